@@ -1,0 +1,1 @@
+"""The batching server of embedfleet: queues per model, one semaphore, graceful drain."""

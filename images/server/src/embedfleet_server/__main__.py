@@ -1,0 +1,196 @@
+"""`python -m embedfleet_server --settings DIR`: the process around one server."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from embedfleet.api.local import LocalRecord, remove_record, runtime_directory, write_record
+from embedfleet.api.models import ModelSpec
+from embedfleet_server.app import announce, logs
+from embedfleet_server.app.metrics import Metrics
+from embedfleet_server.app.server import CannotListen, Server
+from embedfleet_server.app.settings import Settings, WrongSettings, load
+from embedfleet_server.app.signals import StopSignal
+from embedfleet_server.config import Config
+from embedfleet_server.engine.engine import Engine
+from embedfleet_server.engine.errors import ModelLoadFailed
+from embedfleet_server.engine.protocols import Loader, Model
+from embedfleet_server.engine.slots import ModelConfig
+
+_log = logging.getLogger("embedfleet_server")
+_TRUE = ("1", "on", "yes", "true")  # what huggingface_hub takes for true in its own variables
+LoaderOf = Callable[[ModelSpec], Loader]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a server until a signal ends it; returns the exit status (1: cannot listen, 2: wrong settings)."""
+    config = configure(sys.argv[1:] if arguments is None else arguments, os.environ)
+    try:
+        settings = load(config.settings)
+    except WrongSettings as error:
+        print(error, file=sys.stderr)
+        return 2
+    return run(config, settings, lambda spec: torch_loader(spec, config, settings.models.gpu_count))
+
+
+def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
+    """The process from settings to exit, with models made by `loader_of`; main thread only."""
+    logs.configure(logging.WARNING if config.announce else logging.INFO)  # a person reads the banner instead
+    raise_file_limit()
+    stop = StopSignal()
+    stop.install()
+    try:
+        asyncio.run(_serve(config, settings, loader_of, stop))
+    except (CannotListen, OSError) as error:  # OSError: the record cannot be written
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        stop.ignore()
+    return 0
+
+
+def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
+    """The configuration from arguments and environment; wrong arguments exit with status 2."""
+    given = _parser(environ).parse_args(arguments)
+    observe_port = given.observe_port
+    if observe_port is None:
+        observe_port = given.port + 1 if given.port else 0
+    return Config(
+        settings=given.settings,
+        host=given.host,
+        port=given.port,
+        observe_port=observe_port,
+        store=given.store.expanduser(),
+        offline=environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
+        threads=given.threads,
+        announce=given.announce,
+        runtime=given.runtime,
+    )
+
+
+def torch_loader(spec: ModelSpec, config: Config, gpu_count: int) -> Loader:
+    """Loads the model of `spec`; torch is imported by the first load, so that the ports listen at once."""
+
+    def loads() -> Model:
+        try:
+            from embedfleet_server.models.loading import loader
+        except ImportError as error:
+            cause = f"{error}; pip install 'embedfleet-server[models]' brings what models need"
+            raise ModelLoadFailed(spec.name, cause) from error
+        return loader(spec, store=config.store, offline=config.offline, gpu_count=gpu_count, threads=config.threads)()
+
+    return loads
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m embedfleet_server", description="The batching embedding server.")
+    store = Path(environ.get("EMBEDFLEET_STORE") or "~/.cache/embedfleet/weights")
+    runtime = runtime_directory(environ)
+    add = parser.add_argument
+    add("--settings", type=Path, required=True, help="directory with models.json and batching.json")
+    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    add("--port", type=_port, default=8080, help="public port; 0 takes a free one (%(default)s)")
+    add("--observe-port", type=_port, help="observation port; 0 takes a free one (the public port's next)")
+    add("--store", type=Path, default=store, help="local weight store ($EMBEDFLEET_STORE, %(default)s)")
+    add("--threads", type=_threads, help="threads of a forward on the CPU (as torch chooses)")
+    add("--runtime", type=Path, default=runtime, help="directory of the records of local servers (%(default)s)")
+    add("--announce", action="store_true", help="print what runs, and let the SDK find it")
+    return parser
+
+
+def _port(text: str) -> int:
+    return _between(text, 0, 65535)
+
+
+def _threads(text: str) -> int:
+    return _between(text, 1, 1024)
+
+
+def _between(text: str, low: int, high: int) -> int:
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {low} to {high}")
+    return int(text)
+
+
+async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: StopSignal) -> None:
+    began = time.monotonic()
+    metrics = Metrics()
+    engine = build_engine(settings, metrics, loader_of)
+    server = Server(engine, metrics, config.limits)
+    ports = await server.start(config.host, config.port, config.observe_port)
+    record = _record(config, settings, *ports)
+    _log.info("listening url=%s observe_url=%s service=%s", record.url, record.observe_url, record.service)
+    tell = announce.say if config.announce else announce.say_nothing
+    telling = asyncio.create_task(announce.tell_start(engine, record, began, tell))
+    try:
+        if config.announce:
+            write_record(config.runtime, record)
+        await stop.wait()
+    finally:
+        telling.cancel()
+        await _leave(server, settings.models.drain.request_seconds, tell)
+        if config.announce:
+            remove_record(config.runtime, record)
+
+
+def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf) -> Engine:
+    """The engine of these settings."""
+    models = {
+        spec.name: ModelConfig(spec.name, loader_of(spec), lazy=spec.loading == "Lazy", required=spec.is_required)
+        for spec in settings.models.models
+    }
+    return Engine(
+        settings.models.service,
+        models,
+        settings.batching,
+        default_model=settings.models.default_model,
+        observe=metrics.batch,
+    )
+
+
+def _record(config: Config, settings: Settings, port: int, observe_port: int) -> LocalRecord:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104  # what others dial
+    return LocalRecord(
+        service=settings.models.service,
+        pid=os.getpid(),
+        url=f"http://{host}:{port}",
+        observe_url=f"http://{host}:{observe_port}",
+        models=[spec.name for spec in settings.models.models],
+    )
+
+
+async def _leave(server: Server, seconds: float, tell: Callable[[str], None]) -> None:
+    _log.info("draining: new requests are refused, accepted ones finished limit_seconds=%d", seconds)
+    tell("draining: new requests are refused, accepted ones are finished …")
+    farewell = await server.drain(seconds)
+    _log.info("drained: %s", farewell)
+    tell(f"drained: {farewell}")
+
+
+def raise_file_limit() -> None:
+    """Let the process open as many connections as the system allows: the soft limit is often 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems refuse the hard limit they state
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def leave(status: int) -> NoReturn:
+    """End the process; a load or a forward that is still under way cannot be interrupted, and is not waited for."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,59 @@
+"""Reading a request's body: bounded in size and in silence, never compressed."""
+
+import asyncio
+
+from aiohttp import web
+
+from embedfleet_server.app.errors import BodyTimeout, CompressedBody
+from embedfleet_server.config import Limits
+from embedfleet_server.engine.errors import InvalidRequest, TooLarge
+
+
+async def read(request: web.Request, limits: Limits) -> bytes:
+    """The whole body; raises `CompressedBody`, `TooLarge`, `BodyTimeout`, or `InvalidRequest` when there is none."""
+    _check_headers(request, limits)
+    await _continue(request)
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await _chunk(request, limits.body_silence_seconds):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limits.body_bytes:
+            raise _too_large(limits)
+    if not size:
+        raise InvalidRequest("the request has no body")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def ignore_expect(_: web.Request) -> None:
+    """Takes the place of aiohttp's handler of `Expect`, which would ask for a body before any check of the headers."""
+
+
+def _check_headers(request: web.Request, limits: Limits) -> None:
+    encoding = request.headers.get("Content-Encoding")
+    if encoding is not None:
+        raise CompressedBody(f"Content-Encoding {encoding[:40]!r} is not taken; send the body as it is")
+    if request.content_length is not None and request.content_length > limits.body_bytes:
+        raise _too_large(limits)
+
+
+async def _continue(request: web.Request) -> None:
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer's own size starts here
+
+
+async def _chunk(request: web.Request, silence: float) -> bytes:
+    """What has come; b"" at the end of the body."""
+    try:
+        async with asyncio.timeout(silence):
+            return await request.content.readany()
+    except TimeoutError as error:
+        request.content.feed_eof()  # nothing more will come, so aiohttp need not linger for it
+        raise BodyTimeout(f"the body stopped coming: nothing for {silence:g} s") from error
+    except web.RequestPayloadError as error:
+        raise InvalidRequest("the body does not follow HTTP's framing") from error
+
+
+def _too_large(limits: Limits) -> TooLarge:
+    return TooLarge(f"the body is larger than {limits.body_bytes} bytes; send fewer inputs per request")

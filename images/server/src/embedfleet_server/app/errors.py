@@ -1,0 +1,203 @@
+"""From errors to answers: the one table, the OpenAI shape, and the middleware that applies them.
+
+`accepted` says whether the work may have been done: only what failed after the engine took it says true.
+
+AppError (what HTTP itself can do wrong; the rest of the table is `engine/errors.py`)
+├── CompressedBody
+└── BodyTimeout
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from embedfleet_server.engine import errors as engine
+from embedfleet_server.engine.errors import ItemError
+
+_log = logging.getLogger(__name__)
+
+ADMITTED: Final = web.RequestKey("admitted", bool)
+"""Key of a request that was handed to the engine."""
+OK, CLIENT_GONE = "ok", "client_gone"
+"""Codes of the metrics that are no error of the table."""
+
+
+class AppError(Exception):
+    """What is wrong with a request as HTTP."""
+
+
+class CompressedBody(AppError):
+    """A body with a Content-Encoding: a small one could unpack to any size."""
+
+
+class BodyTimeout(AppError):
+    """The body stopped coming."""
+
+
+class OverlongItems(engine.BadItems):
+    """Every bad input is bad for its length alone."""
+
+
+class UnservableRows(engine.BatchFailed):
+    """The forward gave rows that are not finite; `errors` lists them."""
+
+    def __init__(self, errors: Sequence[ItemError]) -> None:
+        super().__init__(f"the model gave no finite vector for {len(errors)} of the inputs")
+        self.errors = tuple(errors)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table. `type` is OpenAI's; `accepted` holds for a request that was handed to the engine."""
+
+    status: int
+    code: str
+    type: str
+    accepted: bool = False
+
+
+_CALLER, _RATE, _SERVER = "invalid_request_error", "rate_limit_error", "server_error"
+_INTERNAL = Row(500, "internal", _SERVER, accepted=True)
+
+TABLE: Mapping[type[BaseException], Row] = {
+    engine.InvalidRequest: Row(400, "invalid_request", _CALLER),
+    engine.ModelNotFound: Row(404, "model_not_found", _CALLER),
+    BodyTimeout: Row(408, "request_timeout", _CALLER),
+    engine.TooLarge: Row(413, "input_too_large", _CALLER),
+    OverlongItems: Row(413, "input_too_large", _CALLER),
+    CompressedBody: Row(415, "unsupported_media_type", _CALLER),
+    engine.BadItems: Row(422, "invalid_input", _CALLER),
+    engine.QueueFull: Row(429, "queue_full", _RATE),
+    engine.BatchFailed: _INTERNAL,
+    engine.ShuttingDown: Row(503, "shutting_down", _SERVER),
+    engine.ModelLoading: Row(503, "model_loading", _SERVER),
+    engine.ModelLoadFailed: Row(503, "model_failed", _SERVER),
+    engine.DeadlineExceeded: Row(504, "deadline_exceeded", _SERVER, accepted=True),
+}
+HTTP: Mapping[int, Row] = {
+    404: Row(404, "not_found", _CALLER),
+    405: Row(405, "method_not_allowed", _CALLER),
+    413: Row(413, "input_too_large", _CALLER),
+}
+"""What aiohttp itself refuses, by status."""
+
+CODES: Final = tuple(sorted({row.code for row in (*TABLE.values(), *HTTP.values())} | {OK, CLIENT_GONE}))
+"""Every code there is: the bound of the metrics' label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it will be answered."""
+
+    row: Row
+    message: str
+    accepted: bool
+    param: str | None = None
+    errors: tuple[ItemError, ...] | None = None
+    retry_after: float | None = None
+
+    def body(self) -> bytes:
+        """The OpenAI-shaped JSON."""
+        error: dict[str, object] = {"message": self.message, "type": self.row.type, "code": self.row.code}
+        error |= {"param": self.param, "accepted": self.accepted}
+        if self.errors is not None:
+            error["errors"] = item_errors(self.errors)
+        return orjson.dumps({"error": error})
+
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` in whole seconds (at least 1, as RFC 9110 has no fractions) and the exact milliseconds."""
+        if self.retry_after is None:
+            return {}
+        milliseconds = max(1, math.ceil(self.retry_after * 1000))
+        return {
+            "Retry-After": str(max(1, math.ceil(self.retry_after))),
+            "X-Embedfleet-Retry-After-Milliseconds": str(milliseconds),
+        }
+
+
+def item_errors(errors: Sequence[ItemError]) -> list[dict[str, object]]:
+    """The `errors` array of the wire, by index."""
+    ordered = sorted(errors, key=lambda error: error.index)
+    return [{"index": e.index, "code": e.code, "message": printable(e.message)} for e in ordered]
+
+
+def printable(text: str) -> str:
+    """`text` with lone surrogates escaped: they have no UTF-8 form, and an error must not fail for quoting one."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def describe(error: BaseException, *, admitted: bool) -> Failure:
+    """The answer to `error`; `admitted` says whether the engine had the request."""
+    row = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
+    if row is None:
+        message = "the server failed in a way it did not foresee; its log says how"
+        return Failure(_INTERNAL, message, accepted=admitted)
+    return Failure(
+        row,
+        printable(str(error)),
+        accepted=row.accepted and admitted,
+        param="input" if isinstance(error, engine.BadItems) else getattr(error, "param", None),
+        errors=getattr(error, "errors", None),
+        retry_after=getattr(error, "retry_after", None),
+    )
+
+
+def describe_http(error: web.HTTPException, method: str, path: str) -> Failure:
+    """The answer to what aiohttp itself refused."""
+    row = HTTP.get(error.status, Row(error.status, "invalid_request", _CALLER))
+    shown = printable(f"{method[:16]} {path[:200]}")
+    messages = {404: f"{shown}: there is no such route", 405: f"{shown}: the route does not take this method"}
+    return Failure(row, messages.get(error.status, error.reason), accepted=False)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def middleware(count: Callable[[str], None], check_open: Callable[[], None]) -> Middleware:
+    """Errors become answers; `count` hears the code of every request, `check_open` raises what refuses all of them."""
+
+    @web.middleware
+    async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        code = CLIENT_GONE  # what is left when the handler is cancelled
+        try:
+            check_open()
+            response = await handler(request)
+            code = OK
+        except web.HTTPException as error:
+            failure = describe_http(error, request.method, request.path)
+            code, response = failure.row.code, _response(failure, error)
+        except Exception as error:  # noqa: BLE001  # the last door: whatever it is, the caller gets the table's shape
+            failure = describe(error, admitted=request.get(ADMITTED, False))
+            code, response = failure.row.code, _response(failure)
+            _tell(request, error, failure)
+        finally:
+            count(code)
+        return response
+
+    return answer_errors
+
+
+def _response(failure: Failure, raised: web.HTTPException | None = None) -> web.Response:
+    headers = failure.headers()
+    if raised is not None and "Allow" in raised.headers:
+        headers["Allow"] = raised.headers["Allow"]
+    response = web.Response(
+        body=failure.body(), status=failure.row.status, headers=headers, content_type="application/json"
+    )
+    if failure.row.status == 408:
+        response.force_close()
+    return response
+
+
+def _tell(request: web.Request, error: Exception, failure: Failure) -> None:
+    """A traceback only for what nobody foresaw; a warning for failures that are ours; nothing for a caller's."""
+    if not isinstance(error, engine.EngineError | AppError):
+        _log.error("unexpected error method=%s path=%s", request.method, request.path, exc_info=error)
+    elif failure.accepted:
+        _log.warning("request failed code=%s message=%s", failure.row.code, failure.message)

@@ -1,0 +1,54 @@
+"""The models as `/v1/models` and `/state` show them."""
+
+from typing import Any
+
+from embedfleet_server.engine.engine import Engine
+from embedfleet_server.engine.errors import ModelNotFound
+from embedfleet_server.engine.protocols import ModelInfo
+from embedfleet_server.engine.slots import ModelStatus
+
+
+def openai(engine: Engine, created: int) -> dict[str, Any]:
+    """OpenAI's list, with what it has no field for under `embedfleet`; `created` in Unix seconds."""
+    models = [_openai_model(engine, status, created) for status in engine.models()]
+    return {"object": "list", "data": models}
+
+
+def summary(engine: Engine) -> list[dict[str, Any]]:
+    """Each model with its state, as `/state` and the operator want it."""
+    default = _default(engine)
+    return [{"name": status.name, **_details(status, default)} for status in engine.models()]
+
+
+def _openai_model(engine: Engine, status: ModelStatus, created: int) -> dict[str, Any]:
+    own = {"service": engine.service, **_details(status, _default(engine)), "max_inputs": engine.max_inputs}
+    return {"id": status.name, "object": "model", "created": created, "owned_by": "embedfleet", "embedfleet": own}
+
+
+def _default(engine: Engine) -> str | None:
+    """The model of requests that name none; None when they must name one."""
+    try:
+        return engine.resolve(None)
+    except ModelNotFound:
+        return None
+
+
+def _details(status: ModelStatus, default: str | None) -> dict[str, Any]:
+    return {
+        "state": status.state,
+        "required": status.required,
+        "default": status.name == default,
+        "cause": status.cause,
+        **_info(status.info),
+    }
+
+
+def _info(info: ModelInfo | None) -> dict[str, Any]:
+    """What is known only of a loaded model; null until then."""
+    names = (
+        "task", "dimensions", "native_dimensions", "max_tokens", "fingerprint",
+        "precision", "device", "revision", "padded", "normalized",
+    )  # fmt: skip
+    known: dict[str, Any] = {name: getattr(info, name, None) for name in names}
+    prompts, matryoshka = (sorted(info.prompts), list(info.matryoshka)) if info is not None else ([], [])
+    return known | {"prompts": prompts, "matryoshka": matryoshka}

@@ -1,0 +1,83 @@
+"""From a checked request to its vectors, bad inputs set aside where the request asks for that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedfleet_server.app.errors import UnservableRows
+from embedfleet_server.app.requests import EmbeddingRequest, out_of_range, raise_bad
+from embedfleet_server.engine.engine import Engine
+from embedfleet_server.engine.errors import BadItems, ItemError
+from embedfleet_server.engine.protocols import ModelInfo, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Vectors of a request: `rows` (n, native_dimensions) float32, NaN where `errors` names the input."""
+
+    rows: Rows
+    errors: Mapping[int, ItemError]
+    tokens: int
+    queue_seconds: float
+    compute_seconds: float
+    info: ModelInfo
+
+
+async def whole(engine: Engine, model: str, asked: EmbeddingRequest) -> Outcome:
+    """All inputs or an error: `BadItems` lists every bad one, `UnservableRows` those without a finite vector."""
+    raise_bad(known_bad(asked, engine.info(model)))
+    answer = await engine.embed(model, asked.items, input_type=asked.input_type)
+    if answer.errors:
+        raise UnservableRows([answer.errors[index] for index in sorted(answer.errors)])
+    return Outcome(
+        answer.rows, {}, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
+    )  # fmt: skip
+
+
+async def partial(engine: Engine, model: str, asked: EmbeddingRequest) -> Outcome:
+    """The good inputs' vectors and NaN for the bad ones; an error only where it concerns the request as a whole."""
+    bad = known_bad(asked, engine.info(model))
+    while kept := [index for index in range(len(asked.items)) if index not in bad]:
+        try:
+            answer = await engine.embed(model, [asked.items[i] for i in kept], input_type=asked.input_type)
+        except BadItems as error:
+            found = _at(kept, {e.index: e for e in error.errors})
+            if not found:
+                raise
+            bad |= found
+            continue
+        rows = _spread(answer.rows, kept, len(asked.items))
+        errors = bad | _at(kept, answer.errors)
+        return Outcome(
+            rows, errors, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
+        )  # fmt: skip
+    return _nothing_good(engine.info(model), bad, len(asked.items))
+
+
+def known_bad(asked: EmbeddingRequest, info: ModelInfo | None) -> dict[int, ItemError]:
+    """What can be told to be bad before the model is asked: without it, and from its vocabulary once it is loaded."""
+    if info is None:
+        return dict(asked.bad)
+    return {error.index: error for error in out_of_range(asked.items, info.vocabulary)} | dict(asked.bad)
+
+
+def _at(kept: list[int], errors: Mapping[int, ItemError]) -> dict[int, ItemError]:
+    """Errors counted within the kept inputs, counted within the request."""
+    return {kept[index]: ItemError(kept[index], e.code, e.message) for index, e in errors.items()}
+
+
+def _spread(rows: Rows, kept: list[int], total: int) -> Rows:
+    if len(kept) == total:
+        return rows
+    spread = np.full((total, rows.shape[1]), np.nan, np.float32)
+    spread[kept] = rows
+    return spread
+
+
+def _nothing_good(info: ModelInfo | None, bad: Mapping[int, ItemError], total: int) -> Outcome:
+    """Every input is bad. The length of a vector of a model that is not loaded is unknown: then it is an error."""
+    if info is None:
+        raise_bad(bad)
+        raise AssertionError("This is a bug: no input is good and none is bad")
+    return Outcome(np.full((total, info.native_dimensions), np.nan, np.float32), bad, 0, 0.0, 0.0, info)

@@ -1,0 +1,103 @@
+"""One server: an engine behind two ports, from listening to the last answer. Who owns the process calls it."""
+
+import errno
+import logging
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from embedfleet_server.app import observe, public
+from embedfleet_server.app.lifecycle import Event, Lifecycle
+from embedfleet_server.app.metrics import Metrics
+from embedfleet_server.config import Limits
+from embedfleet_server.engine.engine import DrainReport, Engine
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 2048  # as many callers may knock at once as wait in a busy queue; the kernel caps it at somaxconn
+
+
+class CannotListen(Exception):
+    """An address cannot be had; the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """What a drain did: the engine's report, and how many requests were refused while it went on."""
+
+    drained: DrainReport
+    refused: int
+
+    def __str__(self) -> str:
+        drained = self.drained
+        text = f"finished {_count(drained.finished_requests, 'request')} ({_count(drained.finished_inputs, 'text')})"
+        cut_off = f", cut off {drained.failed}" if drained.failed else ""
+        return f"{text}, refused {self.refused}{cut_off}"
+
+
+class Server:
+    """Start, then drain, once each."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, limits: Limits) -> None:
+        self._engine, self._metrics, self._limits = engine, metrics, limits
+        self.lifecycle = Lifecycle()
+        self._public = self._runner(public.application(engine, self.lifecycle, metrics, limits))
+        self._observe = self._runner(observe.application(engine, self.lifecycle, metrics))
+        metrics.watch(engine)
+
+    async def start(self, host: str, port: int, observe_port: int) -> tuple[int, int]:
+        """Listen, then begin to load; returns the two ports. `CannotListen` leaves nothing open."""
+        try:
+            ports = (
+                await _listen(self._public, host, port, "--port"),
+                await _listen(self._observe, host, observe_port, "--observe-port"),
+            )
+        except CannotListen:
+            await self._cleanup()
+            raise
+        await self._engine.start()
+        return ports
+
+    async def drain(self, seconds: float) -> Farewell:
+        """Refuse what comes, finish what was accepted within `seconds`, close both ports."""
+        self.lifecycle.on(Event.STOP)
+        report = await self._engine.stop(seconds)
+        await self._cleanup()
+        self.lifecycle.on(Event.DRAINED)
+        return Farewell(report, self._metrics.codes["shutting_down"])
+
+    def _runner(self, app: web.Application) -> web.AppRunner:
+        # A body is never decompressed (415 says so before it is read); a client that goes away takes its work along.
+        return web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=self._limits.keepalive_seconds,
+            lingering_time=self._limits.lingering_seconds,
+            shutdown_timeout=self._limits.shutdown_seconds,
+            auto_decompress=False,
+        )
+
+    async def _cleanup(self) -> None:
+        """The observation port last: it tells of the drain as long as there is one."""
+        await self._public.cleanup()
+        await self._observe.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int, option: str) -> int:
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        raise CannotListen(_words(error, host, port, option)) from error
+    return site.port
+
+
+def _words(error: OSError, host: str, port: int, option: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; {option} N takes another, {option} 0 a free one"
+    return f"cannot listen on {host} port {port}: {error.strerror or error}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""The batching core: pure decisions over queues, permits and costs."""

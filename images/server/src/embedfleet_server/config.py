@@ -1,0 +1,46 @@
+"""The server's configuration: one frozen object, built in `__main__`; nothing else reads the environment."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a request may bring, and for how long the server waits for it."""
+
+    body_bytes: int = 64 * 1024 * 1024
+    """Largest body."""
+    text_characters: int = 1_000_000
+    """Longest text (and longest list of token ids): far past any model's limit, short of holding a tokenizer up."""
+    body_silence_seconds: float = 30.0
+    """Longest pause within a body; then 408."""
+    keepalive_seconds: float = 75.0
+    """An idle connection is closed after this; longer than a proxy's usual 60 s, so that the proxy closes first."""
+    lingering_seconds: float = 5.0
+    """How long the rest of a refused body is read and dropped, so that the client sees the refusal and not a reset."""
+    shutdown_seconds: float = 5.0
+    """How long answers may still be written once the engine has stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Where a server finds its settings and its weights, and where it listens."""
+
+    settings: Path
+    """Directory that holds `models.json` and `batching.json`."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """Public port; 0 takes a free one."""
+    observe_port: int = 8081
+    """Observation port; 0 takes a free one."""
+    store: Path
+    """Local weight store, laid out as the Hugging Face cache is."""
+    offline: bool = False
+    """Never ask a hub."""
+    threads: int | None = None
+    """Threads of a forward on the CPU; None leaves it to torch."""
+    announce: bool = False
+    """Print a banner, and write the record by which the SDK finds this server."""
+    runtime: Path
+    """Directory of that record."""
+    limits: Limits = field(default_factory=Limits)

@@ -1,0 +1,104 @@
+"""From the rows of a batch to the callers that asked, each row to its own."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from embedfleet_server.batching.types import Batch, Work
+from embedfleet_server.engine.errors import BatchFailed, ItemError
+from embedfleet_server.engine.protocols import Encoded, ModelInfo, Rows
+
+_NOT_FINITE = "the model gave a vector that is not finite"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Vectors of one request in the order of its inputs: `rows` (n, native_dimensions) float32.
+
+    `errors` names the inputs whose forward gave no finite row; their rows are NaN.
+    """
+
+    rows: Rows
+    tokens: list[int]
+    truncated: list[int]
+    errors: dict[int, ItemError]
+    queue_seconds: float
+    compute_seconds: float
+    info: ModelInfo
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """An admitted request that waits for its rows."""
+
+    future: asyncio.Future[Answer]
+    info: ModelInfo
+    encoded: Sequence[Encoded]
+    arrived: float
+    rows: Rows = field(init=False)
+    missing: int = field(init=False)
+    errors: dict[int, ItemError] = field(default_factory=dict)
+    queued: float = 0.0
+    computed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.missing = len(self.encoded)
+        self.rows = np.empty((self.missing, self.info.native_dimensions), np.float32)
+
+    def take(self, indices: list[int], rows: Rows, batch: Batch, seconds: float) -> None:
+        """Rows of some of the inputs; the last ones answer the request."""
+        self.rows[indices] = rows
+        self.missing -= len(indices)
+        self.queued = max(self.queued, batch.formed - self.arrived)
+        self.computed += seconds
+        if not self.missing and not self.future.done():
+            self.future.set_result(self._answer())
+
+    def fail(self, error: Exception) -> None:
+        """No rows will come."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def _answer(self) -> Answer:
+        tokens = [len(item.token_ids) for item in self.encoded]
+        truncated = [index for index, item in enumerate(self.encoded) if item.truncated]
+        return Answer(self.rows, tokens, truncated, self.errors, self.queued, self.computed, self.info)
+
+
+def check(batch: Batch, rows: Rows, dimensions: int) -> None:
+    """`BatchFailed` when there are not as many rows as inputs, or they have another length than the model states."""
+    expected = (len(batch.entries), dimensions)
+    if rows.shape != expected:
+        raise BatchFailed(f"model {batch.model!r} gave rows of shape {rows.shape} where {expected} was due")
+
+
+def scatter(batch: Batch, rows: Rows, seconds: float) -> int:
+    """Give each request its rows; returns how many were not finite (NaN in the answer, named in its errors)."""
+    bad = set(np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist())
+    failed = 0
+    for work, (positions, indices) in _by_work(batch).items():
+        pending: Pending = work.handle
+        wrong = [index for position, index in zip(positions, indices, strict=True) if position in bad] if bad else []
+        pending.errors |= {index: ItemError(index, "not_finite", _NOT_FINITE) for index in wrong}
+        pending.take(indices, rows[positions], batch, seconds)
+        pending.rows[wrong] = np.nan
+        failed += len(wrong)
+    return failed
+
+
+def works(batch: Batch) -> list[Work]:
+    """The works of a batch, each once."""
+    return list(dict.fromkeys(entry[2] for entry in batch.entries))
+
+
+def _by_work(batch: Batch) -> dict[Work, tuple[list[int], list[int]]]:
+    """For each work still wanted: the positions of its rows in the batch, and the inputs they belong to."""
+    grouped: dict[Work, tuple[list[int], list[int]]] = {}
+    for position, (_, _, work, index) in enumerate(batch.entries):
+        if not work.cancelled:
+            positions, indices = grouped.setdefault(work, ([], []))
+            positions.append(position)
+            indices.append(index)
+    return grouped

@@ -1,0 +1,116 @@
+"""The engine's errors. The HTTP status of each stands in one table, `app/errors.py`.
+
+EngineError
+├── RequestError                the caller's fault; the same request will fail again
+│   ├── InvalidRequest          the request as a whole is malformed
+│   ├── BadItems                some of its inputs are; every bad index is listed
+│   ├── ModelNotFound           no model of that name
+│   └── TooLarge                could never fit
+├── Refused                     nobody's fault; nothing was accepted; try again after `retry_after` seconds
+│   ├── QueueFull
+│   ├── ShuttingDown
+│   ├── ModelLoading
+│   └── ModelLoadFailed         the model's fault; its next attempt to load comes after a back-off
+└── AcceptedError               accepted, then not answered with vectors
+    ├── DeadlineExceeded
+    └── BatchFailed             the forward failed, or gave rows that cannot be served
+        └── Stopped             the server's time to drain ran out first
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """What is wrong with the input at `index` (counted within the request)."""
+
+    index: int
+    code: str
+    message: str
+
+
+class EngineError(Exception):
+    """Base of everything the engine raises on purpose."""
+
+
+class RequestError(EngineError):
+    """The caller's fault."""
+
+
+class InvalidRequest(RequestError):
+    """The request is malformed; `param` names the field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class BadItems(RequestError):
+    """Some inputs cannot be embedded; `errors` lists every one."""
+
+    def __init__(self, errors: Sequence[ItemError]) -> None:
+        super().__init__("; ".join(f"input[{e.index}]: {e.message}" for e in errors[:3]) + _more(len(errors) - 3))
+        self.errors = tuple(errors)
+
+
+class ModelNotFound(RequestError):
+    """No model of that name; `available` lists those there are."""
+
+    def __init__(self, name: str | None, available: Sequence[str]) -> None:
+        asked = f"model {name!r} does not exist" if name is not None else "the request must name a model"
+        super().__init__(f"{asked}; this service has: {', '.join(available)}")
+        self.available = tuple(available)
+
+
+class TooLarge(RequestError):
+    """Larger than what the service could ever take."""
+
+
+class Refused(EngineError):
+    """Nothing was accepted; worth another try after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFull(Refused):
+    """The bound of the queues is reached."""
+
+
+class ShuttingDown(Refused):
+    """The server drains."""
+
+
+class ModelLoading(Refused):
+    """The model was not loaded before the request's deadline."""
+
+
+class ModelLoadFailed(Refused):
+    """The model cannot load; its next attempt comes after a back-off."""
+
+    def __init__(self, name: str, cause: str, retry_after: float = 1.0) -> None:
+        super().__init__(f"model {name!r} could not be loaded: {cause}", retry_after)
+        self.name = name
+        self.cause = cause
+
+
+class AcceptedError(EngineError):
+    """The request was accepted, then not answered with vectors."""
+
+
+class DeadlineExceeded(AcceptedError):
+    """The request's time ran out."""
+
+
+class BatchFailed(AcceptedError):
+    """The forward failed or gave rows that cannot be served."""
+
+
+class Stopped(BatchFailed):
+    """The server's time to drain ran out before the answer."""
+
+
+def _more(count: int) -> str:
+    return f"; and {count} more" if count > 0 else ""

@@ -1,0 +1,68 @@
+"""What the engine asks of a model: the one seam between batching and torch.
+
+A model is synchronous and may block. The engine calls `encode` from a tokenizer thread and `forward` from the
+thread of the model's device, never both from the event loop, and never two forwards of one device at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Item = str | Sequence[int]
+"""One input: a text, or token ids that the client made itself (taken as they are)."""
+
+Rows = NDArray[np.float32]
+"""Vectors as rows, shape (n, d)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One input as the model computes it; `len(token_ids)` (special tokens included) is its cost."""
+
+    token_ids: Sequence[int]
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is: shown in `/v1/models`, in status and in the headers of every answer."""
+
+    name: str
+    task: str
+    dimensions: int
+    native_dimensions: int
+    max_tokens: int
+    vocabulary: int
+    fingerprint: str
+    precision: str
+    device: str
+    revision: str | None = None
+    matryoshka: tuple[int, ...] = ()
+    padded: bool = True
+    normalized: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What this model is; does not change after load."""
+
+    def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
+        """Token ids of every item, in order, `prompt` put before each text; raises `BadItems` naming each bad index."""
+
+    def forward(self, batch: Sequence[Encoded]) -> Rows:
+        """Vectors of the batch, shape (len(batch), native_dimensions), float32, C-contiguous."""
+
+    def close(self) -> None:
+        """Give back what the model holds."""
+
+
+Loader = Callable[[], Model]
+"""Makes the model; blocks; raises `ModelLoadFailed` with the cause."""

@@ -1,0 +1,126 @@
+"""One slot per model: not loaded, loading, loaded or failed. Loading happens once, however many ask."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from embedfleet_server.engine.errors import ModelLoadFailed
+from embedfleet_server.engine.protocols import Loader, Model, ModelInfo
+from embedfleet_server.engine.workers import Workers
+
+State = Literal["Pending", "Loading", "Ready", "Failed"]
+_BACKOFF, _LONGEST_BACKOFF = 10.0, 300.0  # seconds; doubles: what the kubelet does for a container that fails to start
+_KNOWN_TEXT = "The quick brown fox jumps over the lazy dog."
+_log = logging.getLogger("embedfleet.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What the engine is told of one model."""
+
+    name: str
+    loader: Loader
+    lazy: bool = False
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What the engine tells of one model."""
+
+    name: str
+    state: State
+    required: bool
+    info: ModelInfo | None = None
+    cause: str | None = None
+
+
+class Slot:
+    """The place of one model."""
+
+    def __init__(self, config: ModelConfig, workers: Workers, on_ready: Callable[[str, ModelInfo], None]) -> None:
+        self.config = config
+        self.state: State = "Pending"
+        self.model: Model | None = None
+        self.cause: str | None = None
+        self._workers = workers
+        self._on_ready = on_ready
+        self._loading: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._next_attempt = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def status(self) -> ModelStatus:
+        """The slot as it is now."""
+        info = self.model.info if self.model is not None else None
+        return ModelStatus(self.config.name, self.state, self.config.required, info, self.cause)
+
+    async def get(self) -> Model:
+        """The model, loaded now if it was not; raises `ModelLoadFailed`, at once during a back-off."""
+        if self.model is None:
+            if self._loading is None:
+                self._raise_in_backoff()
+                self.start()
+            if self._loading is not None:
+                await asyncio.wait([self._loading])
+        if self.model is None:
+            raise self._failed()
+        return self.model
+
+    def start(self) -> None:
+        """Begin to load, unless that is under way or done."""
+        if self._loading is None and self.model is None:
+            self.state = "Loading"
+            self._loading = asyncio.create_task(self._load())
+
+    async def close(self) -> None:
+        """No further attempt; what the model holds is given back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        if self.model is not None:
+            self.model.close()
+
+    async def _load(self) -> None:
+        try:
+            model = await self._workers.load(self.config.loader)
+            await self._self_test(model)
+        except Exception as error:  # noqa: BLE001  # any cause fails this model alone
+            self._on_failure(error)
+        else:
+            self.model, self.state, self.cause, self._failures = model, "Ready", None, 0
+            self._on_ready(self.config.name, model.info)
+        finally:
+            self._loading = None
+
+    async def _self_test(self, model: Model) -> None:
+        """A known text must give one finite vector of the stated length; it also pays the first forward's cost."""
+        rows = await self._workers.forward(model, await self._workers.encode(model, [_KNOWN_TEXT], ""))
+        if rows.shape != (1, model.info.native_dimensions) or not np.isfinite(rows).all():
+            cause = f"its self-test gave shape {rows.shape}, finite: {bool(np.isfinite(rows).all())}"
+            raise ModelLoadFailed(self.config.name, cause)
+
+    def _on_failure(self, error: Exception) -> None:
+        self.state = "Failed"
+        self.cause = error.cause if isinstance(error, ModelLoadFailed) else f"{type(error).__name__}: {error}"
+        wait = min(_LONGEST_BACKOFF, _BACKOFF * 2**self._failures)
+        self._failures += 1
+        loop = asyncio.get_running_loop()
+        self._next_attempt = loop.time() + wait
+        _log.error("model %s could not be loaded (next attempt in %.0f s): %s", self.config.name, wait, self.cause)
+        if not self.config.lazy:
+            self._timer = loop.call_later(wait, self.start)
+
+    def _raise_in_backoff(self) -> None:
+        if self.state == "Failed" and asyncio.get_running_loop().time() < self._next_attempt:
+            raise self._failed()
+
+    def _failed(self) -> ModelLoadFailed:
+        wait = max(0.0, self._next_attempt - asyncio.get_running_loop().time())
+        return ModelLoadFailed(self.config.name, self.cause or "unknown", wait)

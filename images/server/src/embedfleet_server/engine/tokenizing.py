@@ -1,0 +1,100 @@
+"""Tokenising before admission, so that bounds and batches count what the model will really compute.
+
+Requests that arrive while the tokenizer threads are busy share the next call: one thread hop for many small requests.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from embedfleet_server.engine.protocols import Encoded, Item, Model
+from embedfleet_server.engine.workers import Workers
+
+_SHARED_CHARACTERS = 100_000  # one call takes no more than this beside its first request: some 20 ms of tokenising
+
+
+@dataclass(slots=True)
+class _Job:
+    model: Model
+    items: Sequence[Item]
+    prompt: str
+    answer: asyncio.Future[list[Encoded]]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.items))
+
+
+class Tokenizing:
+    """The stage between arrival and admission."""
+
+    def __init__(self, workers: Workers, calls_at_once: int = 2) -> None:
+        self._workers = workers
+        self._free = calls_at_once
+        self._waiting: deque[_Job] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+        """Token ids of the items, in order; raises `BadItems`."""
+        loop = asyncio.get_running_loop()
+        job = _Job(model, items, prompt, loop.create_future())
+        if not self._waiting:
+            loop.call_soon(self._start)  # once this turn of the loop is over, so that its arrivals meet
+        self._waiting.append(job)
+        return await job.answer
+
+    def _start(self) -> None:
+        while self._free and self._waiting:
+            self._free -= 1
+            call = asyncio.create_task(self._call(self._take()))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    def _take(self) -> list[_Job]:
+        """The oldest job and those behind it that can share its call."""
+        first = self._waiting.popleft()
+        taken, room = [first], _SHARED_CHARACTERS
+        while self._waiting:
+            job = self._waiting[0]
+            room -= job.size
+            if job.model is not first.model or job.prompt != first.prompt or room < 0:
+                break
+            taken.append(self._waiting.popleft())
+        return taken
+
+    async def _call(self, jobs: list[_Job]) -> None:
+        try:
+            jobs = [job for job in jobs if not job.answer.cancelled()]
+            if len(jobs) > 1 and await self._together(jobs):
+                return
+            for job in jobs:
+                await self._alone(job)
+        finally:
+            self._free += 1
+            self._start()
+
+    async def _together(self, jobs: list[_Job]) -> bool:
+        """One call for all; False when it failed, so that each has to be tried alone to see whose fault it was."""
+        items = [item for job in jobs for item in job.items]
+        try:
+            encoded = await self._workers.encode(jobs[0].model, items, jobs[0].prompt)
+        except Exception:  # noqa: BLE001  # whose fault it was shows when each is tried alone
+            return False
+        position = 0
+        for job in jobs:
+            _answer(job, encoded[position : position + len(job.items)])
+            position += len(job.items)
+        return True
+
+    async def _alone(self, job: _Job) -> None:
+        try:
+            _answer(job, await self._workers.encode(job.model, job.items, job.prompt))
+        except Exception as error:  # noqa: BLE001  # goes to the caller whose texts they are
+            if not job.answer.done():
+                job.answer.set_exception(error)
+
+
+def _answer(job: _Job, encoded: list[Encoded]) -> None:
+    if not job.answer.done():
+        job.answer.set_result(encoded)

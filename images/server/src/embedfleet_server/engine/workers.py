@@ -1,0 +1,55 @@
+"""Where blocking work runs: loading, tokenising and forwards, each in threads of its own, never on the event loop."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Rows
+
+
+class Workers(Protocol):
+    """What the engine awaits; a simulation puts a virtual device here."""
+
+    async def load(self, loader: Loader) -> Model:
+        """The loaded model."""
+
+    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+        """`Model.encode`, elsewhere."""
+
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
+        """`Model.forward`, on the model's device."""
+
+    def close(self) -> None:
+        """No more work will come; does not wait for what hangs."""
+
+
+class ThreadWorkers:
+    """One thread that loads, a few that tokenise, one for each device."""
+
+    def __init__(self, tokenizer_threads: int = 2) -> None:
+        self._loading = ThreadPoolExecutor(1, "load")
+        self._tokenizing = ThreadPoolExecutor(tokenizer_threads, "tokenize")
+        self._devices: dict[str, ThreadPoolExecutor] = {}
+
+    async def load(self, loader: Loader) -> Model:
+        """The loaded model."""
+        return await asyncio.get_running_loop().run_in_executor(self._loading, loader)
+
+    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+        """`Model.encode` in a tokenizer thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, model.encode, items, prompt)
+
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
+        """`Model.forward` in the thread of its device."""
+        return await asyncio.get_running_loop().run_in_executor(self._device(model.info.device), model.forward, batch)
+
+    def close(self) -> None:
+        """Let the threads end once they are done; does not wait for them."""
+        for pool in (self._loading, self._tokenizing, *self._devices.values()):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _device(self, name: str) -> ThreadPoolExecutor:
+        if name not in self._devices:
+            self._devices[name] = ThreadPoolExecutor(1, name)
+        return self._devices[name]

@@ -1,0 +1,123 @@
+"""What may be loaded: sentence-transformers' own modules with safetensors weights, whole, and no code from the model.
+
+Everything here reads only JSON and safetensors headers; nothing is imported or unpickled on a model's word.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedfleet_server.models.files import check_whole, parsed, read_json
+from embedfleet_server.models.problems import ModelProblem
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+_TRANSFORMER = "sentence_transformers.models.Transformer"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFiles:
+    """One line of `modules.json`: the class's last name, the module's folder, its safetensors files."""
+
+    kind: str
+    directory: Path
+    weights: tuple[Path, ...]
+
+
+def check(directory: Path) -> list[ModuleFiles]:
+    """The modules of a sentence-transformers directory, in order, all files whole; `ModelProblem` where not."""
+    _check_is_model(directory)
+    _check_task(directory)
+    modules = [_module(directory, line) for line in _module_lines(directory)]
+    if modules[0].kind != "Transformer":
+        raise ModelProblem(f"its first module is a {modules[0].kind}, where only a Transformer is served")
+    _check_transformer(modules[0])
+    return modules
+
+
+def _check_is_model(directory: Path) -> None:
+    if not directory.exists():
+        raise ModelProblem(f"directory {directory} does not exist")
+    if not directory.is_dir():
+        raise ModelProblem(f"{directory} is a file; the source must be a directory in sentence-transformers' layout")
+    if not (directory / "modules.json").is_file() and not (directory / "config.json").is_file():
+        raise ModelProblem(f"directory {directory} holds no model: neither modules.json nor config.json is there")
+
+
+def _check_task(directory: Path) -> None:
+    """Sparse, multi-vector and rerank models have vectors or scores of another shape."""
+    kind = read_json(directory / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        raise ModelProblem(f"it is a {kind}; only dense models (SentenceTransformer) are served")
+
+
+def _module_lines(directory: Path) -> list[dict[str, Any]]:
+    file = directory / "modules.json"
+    if not file.is_file():
+        return [{"path": "", "type": _TRANSFORMER}]
+    lines = parsed(file)
+    if not isinstance(lines, list) or not lines or not all(_is_line(line) for line in lines):
+        raise ModelProblem(f"{file} must hold a list of modules, each with a type and a path")
+    return lines
+
+
+def _is_line(line: Any) -> bool:
+    return isinstance(line, dict) and isinstance(line.get("type"), str) and isinstance(line.get("path"), str)
+
+
+def _module(directory: Path, line: dict[str, Any]) -> ModuleFiles:
+    kind = line["type"].rpartition(".")[2]
+    if not line["type"].startswith("sentence_transformers."):
+        raise ModelProblem(f"its module {line['type']} is code of its own; only sentence-transformers' modules are run")
+    if kind in ("Asym", "Router"):
+        raise ModelProblem(f"its {kind} sends queries and documents through different modules, which is not served")
+    folder = directory / line["path"]
+    if ".." in Path(line["path"]).parts or Path(line["path"]).is_absolute():
+        raise ModelProblem(f"modules.json names the folder {line['path']!r}, outside the model's directory")
+    return ModuleFiles(kind, folder, _weights(folder, required=kind in ("Transformer", "Dense")))
+
+
+def _weights(folder: Path, *, required: bool) -> tuple[Path, ...]:
+    index = folder / "model.safetensors.index.json"
+    files = {folder / "model.safetensors"} if not index.is_file() else _shards(index)
+    if not any(file.is_file() for file in files):
+        pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+        if pickles:
+            raise ModelProblem(
+                f"its weights in {folder} are a pickle ({', '.join(pickles)}), which may run code when read; only "
+                "safetensors are loaded"
+            )
+        if not required:
+            return ()
+    for file in sorted(files):
+        check_whole(file)
+    return tuple(sorted(files))
+
+
+def _shards(index: Path) -> set[Path]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise ModelProblem(f"{index} must map tensors to files (weight_map)")
+    if outside := [name for name in names.values() if Path(name).name != name]:
+        raise ModelProblem(f"{index} names {outside[0]!r}, outside its folder")
+    return {index.parent / name for name in names.values()}
+
+
+def _check_transformer(module: ModuleFiles) -> None:
+    if (module.directory / "adapter_config.json").is_file():
+        raise ModelProblem("it is a PEFT adapter; merge it into its base model first")
+    config = read_json(module.directory / "config.json")
+    if not config:
+        raise ModelProblem(f"{module.directory} holds no config.json")
+    if "auto_map" in config and not _is_native(config.get("model_type")):
+        raise ModelProblem(
+            f"its architecture {config.get('model_type')!r} is code of its own (auto_map in config.json), "
+            "which is never run"
+        )
+    if read_json(module.directory / "sentence_bert_config.json").get("tokenizer_name_or_path"):
+        raise ModelProblem("its tokenizer is in another place (tokenizer_name_or_path); copy it beside the weights")
+
+
+def _is_native(model_type: Any) -> bool:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING

@@ -1,0 +1,1 @@
+"""Turns an EmbeddingService into the Kubernetes objects that run it."""

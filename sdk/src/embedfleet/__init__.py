@@ -1,0 +1,53 @@
+"""Text embeddings from your own service.
+
+>>> import embedfleet as sdk
+>>> sdk.connect("semantic").embed(["a text", "another"]).shape  # doctest: +SKIP
+(2, 384)
+
+Names are loaded when first used, so that importing `embedfleet.api` alone brings pydantic and nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedfleet import errors
+    from embedfleet.api import EmbeddingService
+    from embedfleet.client import AsyncService, Service
+    from embedfleet.connection import connect, connect_async, services
+    from embedfleet.version import __version__
+
+__all__ = [
+    "AsyncService",
+    "EmbeddingService",
+    "Service",
+    "__version__",
+    "connect",
+    "connect_async",
+    "errors",
+    "services",
+]
+
+_HOME = {
+    "AsyncService": "embedfleet.client",
+    "EmbeddingService": "embedfleet.api",
+    "Service": "embedfleet.client",
+    "__version__": "embedfleet.version",
+    "connect": "embedfleet.connection",
+    "connect_async": "embedfleet.connection",
+    "services": "embedfleet.connection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("embedfleet.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'embedfleet' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

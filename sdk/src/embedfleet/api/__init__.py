@@ -1,0 +1,28 @@
+"""The contract: `EmbeddingService`, `embedfleet.dev/v1alpha1`, and what follows from it."""
+
+from embedfleet.api.batching import Batching, ModelBatching
+from embedfleet.api.models import Dtype, HuggingFaceSource, Loading, ModelSpec, Prompts, Source
+from embedfleet.api.problems import Problem, problems
+from embedfleet.api.service import Drain, EmbeddingService, EmbeddingServiceSpec, Gpu, Metadata
+from embedfleet.api.settings import BatchingSettings, ModelSettings, split
+
+__all__ = [
+    "Batching",
+    "BatchingSettings",
+    "Drain",
+    "Dtype",
+    "EmbeddingService",
+    "EmbeddingServiceSpec",
+    "Gpu",
+    "HuggingFaceSource",
+    "Loading",
+    "Metadata",
+    "ModelBatching",
+    "ModelSettings",
+    "ModelSpec",
+    "Problem",
+    "Prompts",
+    "Source",
+    "problems",
+    "split",
+]

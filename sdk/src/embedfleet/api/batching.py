@@ -1,0 +1,62 @@
+"""`spec.batching`: how requests become batches."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from embedfleet.api.base import ContractModel
+
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+BatchTokens = Annotated[int, Field(ge=1, le=4_194_304)]
+Wait = Annotated[int, Field(ge=0, le=60_000)]
+
+
+class ModelBatching(ContractModel):
+    """Batching values for one model alone; what is unset comes from `spec.batching`."""
+
+    max_batch_size: BatchSize | None = None
+    """Most inputs in one batch."""
+    max_batch_tokens: BatchTokens | None = None
+    """Most tokens in one batch, as the model computes them: padded where it pads. One longer input goes alone."""
+    max_wait_milliseconds: Wait | None = None
+    """Longest that an input waits for company."""
+    dispatch_when_idle: bool | None = None
+    """With a slot free, nothing waits for company."""
+    sort_by_length: bool | None = None
+    """Inputs of like length share a batch."""
+    max_queued_requests: Count | None = None
+    """Most inputs of this model waiting at once, where that is to be less than the service's bound."""
+    max_queued_tokens: Tokens | None = None
+    """Most tokens of this model waiting at once, where that is to be less than the service's bound."""
+
+
+class Batching(ContractModel):
+    """How requests become batches; the last five fields hold for the service as a whole."""
+
+    max_batch_size: BatchSize = 32
+    """Most inputs in one batch."""
+    max_batch_tokens: BatchTokens = 16384
+    """Most tokens in one batch, as the model computes them: padded where it pads. One longer input goes alone."""
+    max_wait_milliseconds: Wait = 50
+    """Longest that an input waits for company; acts where `dispatchWhenIdle` does not send it sooner."""
+    dispatch_when_idle: bool = True
+    """With a slot free, nothing waits for company; batches grow while all slots are busy."""
+    sort_by_length: bool = True
+    """Inputs of like length share a batch; the oldest always goes first, and answers keep their order."""
+    max_concurrent_batches: Annotated[int, Field(ge=1, le=256)] = 4
+    """Most batches under way at once, over all models; a device takes as many of them as serve it (one on a CPU)."""
+    max_queued_requests: Count = 1000
+    """Most inputs waiting at once over all models; what does not fit is refused at once and whole."""
+    max_queued_tokens: Tokens | None = None
+    """Most tokens waiting at once over all models. Unset: bounded by `maxQueuedRequests` alone."""
+    item_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 30
+    """No caller waits longer than this for an answer."""
+
+    def for_model(self, own: ModelBatching | None) -> "Batching":
+        """These values with one model's own put over them (the queue bounds stay the service's)."""
+        if own is None:
+            return self
+        changes = own.model_dump(exclude_none=True, exclude={"max_queued_requests", "max_queued_tokens"})
+        return self.model_copy(update=changes)

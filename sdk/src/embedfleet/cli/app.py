@@ -1,0 +1,115 @@
+"""The commands and their options; what they do is in a module each, imported when it is needed."""
+
+import enum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from embedfleet.cli.reported import reported
+
+app = typer.Typer(
+    help="Text embeddings from your own service.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+HIGHEST_PORT = 65535
+
+
+class InputType(enum.StrEnum):
+    """What the texts are for."""
+
+    query = "query"
+    document = "document"
+
+
+class Format(enum.StrEnum):
+    """How `get` prints."""
+
+    table = "table"
+    json = "json"
+
+
+Manifest = Annotated[Path, typer.Option("--file", "-f", help="The manifest.", show_default=False)]
+Port = Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="Public port; 0 takes a free one.")]
+ObservePort = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=HIGHEST_PORT, help="Observation port; 0 takes a free one.  [default: the public port's next]"
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(help="Local store of weights.  [default: $EMBEDFLEET_STORE, else ~/.cache/embedfleet/weights]"),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the service, or of a model.  [default: the only service]")]
+Model = Annotated[str | None, typer.Option(help="Model of the service.  [default: the service's own default]")]
+Purpose = Annotated[InputType | None, typer.Option(help="What the texts are for: chooses the model's prompt.")]
+Url = Annotated[str | None, typer.Option(help="Address of the service, instead of looking for it.")]
+Output = Annotated[Path | None, typer.Option(help="File to write, whole or not at all.  [default: standard output]")]
+As = Annotated[Format, typer.Option("--output", "-o", help="How to print.")]
+
+
+@app.command()
+@reported
+def serve(
+    file: Manifest,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Port = 8080,
+    observe_port: ObservePort = None,
+    store: Store = None,
+) -> None:
+    """Run a manifest here; Ctrl-C drains and stops it."""
+    from embedfleet.cli.serving import become_server
+
+    become_server(file, host, port, observe_port, store)
+
+
+@app.command()
+@reported
+def embed(
+    service: Name = None,
+    model: Model = None,
+    input_type: Purpose = None,
+    url: Url = None,
+    output: Output = None,
+) -> None:
+    """Embed each line of standard input; the vectors go out as one .npy file, float32, a row for each line."""
+    from embedfleet.cli.embedding import Wanted, embed_lines
+
+    purpose: dict[InputType | None, Literal["query", "document"] | None]
+    purpose = {None: None, InputType.query: "query", InputType.document: "document"}
+    embed_lines(Wanted(service, url, model, purpose[input_type]), output)
+
+
+@app.command()
+@reported
+def get(output: As = Format.table) -> None:
+    """List the services that run on this machine."""
+    from embedfleet.cli.listing import as_json, as_table, running
+
+    found = running()
+    print(as_json(found) if output is Format.json else as_table(found))
+
+
+@app.command()
+@reported
+def validate(file: Manifest) -> None:
+    """Check a manifest; every mistake is named, and the exit status is 2 when there is one."""
+    from embedfleet.manifest import load
+
+    service = load(file)
+    names = ", ".join(model.name for model in service.spec.models)
+    print(f"{file} is valid: service {service.metadata.name}, models {names}")
+
+
+@app.command()
+@reported
+def version() -> None:
+    """Print the version."""
+    from embedfleet.version import __version__
+
+    print(f"embedfleet {__version__}")

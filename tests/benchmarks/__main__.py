@@ -1,0 +1,89 @@
+"""`python -m tests.benchmarks`: measure this machine; one table of everything, with hardware, dtype and goals."""
+
+import argparse
+import contextlib
+import datetime as dt
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+from tests.benchmarks import (
+    alone,
+    flood,
+    hardware,
+    importing,
+    loads,
+    memory,
+    scheduling,
+    throughput,
+)
+from tests.benchmarks.bench import Bench, start
+from tests.benchmarks.child import ROOT, Child
+from tests.benchmarks.report import Section, markdown
+
+PARTS: dict[str, Callable[[Bench], Section]] = {
+    "import": lambda bench: importing.measure(),
+    "core": lambda bench: scheduling.measure(bench.repetitions, bench.say),
+    "http": throughput.measure,
+    "single": alone.measure,
+    "concurrent": flood.measure,
+    "memory": memory.measure,
+}
+_RATES = {"blas": "float32 by torch's BLAS", "float32": "float32 by oneDNN", "bfloat16": "bfloat16 by oneDNN"}
+_REPORT = "docs/benchmarks.md"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is asked for; 0 unless something erred, whether goals were met or not."""
+    given = _parser().parse_args(arguments)
+    with contextlib.ExitStack() as stack:
+        bench = start(stack, texts=given.texts, repetitions=given.repetitions, with_peers=not given.no_peers)
+        sections = [_hardware(bench), *(PARTS[name](bench) for name in PARTS if name in given.only)]
+    command = shlex.join(["python", "-m", "tests.benchmarks", *arguments])
+    when = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    text = markdown(sections, command=command, when=when)
+    print(text)
+    if given.write:
+        (ROOT / _REPORT).write_text(text, encoding="utf-8")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m tests.benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--only", type=_parts, default=list(PARTS), metavar="PART,…", help=f"of {','.join(PARTS)} (all)")
+    add("--repetitions", type=int, default=3, help="how often each speed is measured (%(default)s)")
+    add("--texts", type=int, default=loads.MIXED, help="texts of the mixed load (%(default)s)")
+    add("--no-peers", action="store_true", help="without infinity, whose first start downloads some GB")
+    add("--write", action="store_true", help=f"write the table to {_REPORT} too")
+    return parser
+
+
+def _parts(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is none of {', '.join(PARTS)}")
+    return names
+
+
+def _hardware(bench: Bench) -> Section:
+    """The machine, what it can do at most, and the load."""
+    with Child("tests.benchmarks.hardware") as child:
+        rates = child.ask("gemm")
+    section = Section("The machine and the load", ("what", "value"), list(hardware.describe().items()))
+    work = bench.bare.ask("work", texts=bench.texts)
+    operations, lengths = work["operations"] / len(bench.texts), sorted(work["lengths"])
+    for kind, name in _RATES.items():
+        ceiling = f"{rates[kind]:.2f} TFLOP/s, so at most {rates[kind] * 1e12 / operations:,.0f} texts/s"
+        section.rows.append((f"matrix products, {name}, {rates['threads']} threads", ceiling))
+    tokens = f"{sum(lengths) / len(lengths):.1f} tokens, p50 {lengths[len(lengths) // 2]}, longest {lengths[-1]}"
+    section.rows.append(("mixed load", f"{len(lengths)} texts, mean {tokens}; sha256 {loads.digest(bench.texts)}…"))
+    section.rows.append(("work of the load", f"{work['operations'] / 1e12:.2f} TFLOP, padding left out"))
+    section.rows.append(("load of the machine at the start", f"{os.getloadavg()[0]:.2f} (1 min)"))
+    return section
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""What the figures were measured on: the processor, what it can do, and how fast it really multiplies matrices."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.benchmarks.child import answer_questions
+
+FLAGS = {
+    "avx2": "avx2",
+    "avx512f": "avx512f",
+    "avx512_vnni": "avx512_vnni",
+    "avx512_bf16": "avx512_bf16",
+    "amx_tile": "amx",
+    "amx_bf16": "amx_bf16",
+    "amx_int8": "amx_int8",
+}
+"""Flags of /proc/cpuinfo that change how fast a model runs, and what to call them."""
+_SHAPES = ((2048, 384, 1536), (2048, 2048, 2048))  # the model's own feed-forward on 2048 tokens, and an easy square
+_REPEAT = 12
+DISTRIBUTIONS = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "aiohttp")
+
+
+def describe() -> dict[str, str]:
+    """The machine and the libraries, in words."""
+    name, flags = _processor()
+    return {
+        "processor": name,
+        "cores": f"{os.cpu_count()} ({len(psutil.Process().cpu_affinity() or [])} usable)",
+        "instructions": ", ".join(label for flag, label in FLAGS.items() if flag in flags)
+        or "none of those looked for",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "Python": platform.python_version(),
+        "libraries": ", ".join(f"{name} {version(name)}" for name in DISTRIBUTIONS),
+    }
+
+
+def gemm() -> dict[str, Any]:
+    """The best rates of matrix products in TFLOP/s: float32 by torch's BLAS, float32 and bfloat16 by oneDNN.
+
+    Torch's BLAS is MKL, which knows only Intel's processors well; oneDNN's rate shows what a processor really can do.
+    """
+    import torch
+
+    return {
+        "threads": torch.get_num_threads(),
+        "blas": max(_rate(torch.float32, *shape, onednn=False) for shape in _SHAPES),
+        "float32": max(_rate(torch.float32, *shape, onednn=True) for shape in _SHAPES),
+        "bfloat16": max(_rate(torch.bfloat16, *shape, onednn=True) for shape in _SHAPES),
+    }
+
+
+def _rate(dtype: Any, rows: int, inner: int, columns: int, *, onednn: bool) -> float:
+    import torch
+
+    left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+    if onednn and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        left, right = left.to_mkldnn(), right.to_mkldnn()
+    with torch.inference_mode():
+        seconds = _median_seconds(lambda: torch.nn.functional.linear(left, right))
+    return 2 * rows * inner * columns / seconds / 1e12
+
+
+def _median_seconds(call: Callable[[], object]) -> float:
+    call()
+    taken = []
+    for _ in range(_REPEAT):
+        started = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def _processor() -> tuple[str, set[str]]:
+    """Name and flags; other systems than Linux tell neither in a file."""
+    file = Path("/proc/cpuinfo")
+    if not file.is_file():
+        return platform.processor() or platform.machine(), set()
+    lines = dict(line.split(":", 1) for line in file.read_text(encoding="utf-8").splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in lines.items()}
+    family = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
+    return facts.get("model name", platform.machine()) + family, set(facts.get("flags", "").split())
+
+
+if __name__ == "__main__":
+    answer_questions({"gemm": gemm})

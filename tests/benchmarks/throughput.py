@@ -1,0 +1,110 @@
+"""The mixed load, as fast as each subject takes it: in process, over HTTP in three client patterns, through the SDK."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.benchmarks import loads, ours
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.peers import infinity
+from tests.benchmarks.report import Goal, Section, rate
+
+_ENCODE = f"sentence-transformers {version('sentence-transformers')} `encode`, batch 32"
+_BARE = "the model alone, tokenised before, sorted by length, batches of 32"
+_NPY = "embedfleet, 8 clients x 32 texts, npy"
+_SDK = "embedfleet, SDK: one `embed` of all texts"
+_CLOSE = 0.9999  # float32 of two versions of torch: what differs in the sixth digit is no other vector
+Subjects = dict[str, Callable[[], float]]
+Taken = dict[str, list[float]]
+
+
+def measure(bench: Bench) -> Section:
+    """Texts a second of every subject, and how they compare."""
+    notes = _agreement(bench)
+    taken = bench.interleaved(_subjects(bench))
+    section = Section(
+        f"Throughput: {len(bench.texts)} mixed texts, float32", ("subject", "texts/s (range)", "x encode", "x infinity")
+    )
+    section.notes = notes
+    _fill(section, len(bench.texts), taken)
+    return section
+
+
+def _subjects(bench: Bench) -> Subjects:
+    """What to run, by name; each gives the seconds it took."""
+    server, texts = bench.server, bench.texts
+    subjects: Subjects = {
+        _ENCODE: lambda: float(bench.bare.ask("encode", texts=texts)["seconds"]),
+        _BARE: lambda: float(bench.bare.ask("forward", texts=texts)["seconds"]),
+    }
+    for pattern in loads.PATTERNS:
+        subjects[_ours(pattern)] = partial(_over_http, bench, server.url, ours.MODEL, pattern, "float")
+    subjects[_NPY] = partial(_over_http, bench, server.url, ours.MODEL, loads.Pattern(8, 32), "npy")
+    subjects[_SDK] = lambda: float(bench.clients.ask("sdk", url=server.url, model=ours.MODEL, texts=texts)["seconds"])
+    if bench.peer is not None:
+        for pattern in loads.PATTERNS:
+            subjects[_theirs(pattern)] = partial(_over_http, bench, bench.peer.url, infinity.MODEL, pattern, "float")
+    return subjects
+
+
+def _over_http(bench: Bench, url: str, model: str, pattern: loads.Pattern, wanted: loads.Format) -> float:
+    asked = {"clients": pattern.clients, "size": pattern.texts, "wanted": wanted}
+    return float(bench.clients.ask("pattern", url=url, model=model, texts=bench.texts, **asked)["seconds"])
+
+
+def _agreement(bench: Bench) -> list[str]:
+    """That all subjects compute the same vectors: speeds are only comparable then."""
+    some = bench.texts[:64]
+    true = _unit(bench.bare.ask("vectors", texts=some)["rows"])
+    found = {"embedfleet": bench.clients.ask("vectors", url=bench.server.url, model=ours.MODEL, texts=some)["rows"]}
+    if bench.peer is not None:
+        peer = {"url": bench.peer.url, "model": infinity.MODEL}
+        found["infinity"] = bench.clients.ask("vectors", texts=some, **peer)["rows"]
+    least = {name: float((_unit(rows) * true).sum(axis=1).min()) for name, rows in found.items()}
+    for name, cosine in least.items():
+        assert cosine >= _CLOSE, f"{name}'s vectors differ from sentence-transformers': cosine {cosine}"
+    told = ", ".join(f"{name} {cosine:.6f}" for name, cosine in least.items())
+    absent = [f"infinity {infinity.VERSION} is missing: {bench.missing}"] if bench.missing else []
+    return [f"Least cosine to sentence-transformers' vectors, of 64 texts: {told}.", *absent]
+
+
+def _unit(rows: list[list[float]]) -> NDArray[np.float64]:
+    array = np.array(rows, np.float64)
+    lengths: NDArray[np.float64] = np.linalg.norm(array, axis=1, keepdims=True)
+    return array / lengths
+
+
+def _fill(section: Section, count: int, taken: Taken) -> None:
+    peers = [_theirs(pattern) for pattern in loads.PATTERNS if _theirs(pattern) in taken]
+    best_peer = min(peers, key=lambda name: median(taken[name]), default=None)
+    for name, seconds in taken.items():
+        to_peer = f"{_ratio(taken, name, best_peer):.2f}" if best_peer else "-"
+        section.rows.append((name, rate(count, seconds), f"{_ratio(taken, name, _ENCODE):.2f}", to_peer))
+    section.goals.append(_goal("at least as fast as sentence-transformers' `encode`", taken, _ENCODE, 1.0))
+    if best_peer:
+        section.goals.append(_goal("at least twice infinity's best pattern", taken, best_peer, 2.0))
+
+
+def _goal(wanted: str, taken: Taken, other: str, least: float) -> Goal:
+    """Our best pattern of the three against the other; the worst is told too."""
+    ratios = {str(pattern): _ratio(taken, _ours(pattern), other) for pattern in loads.PATTERNS}
+    best, worst = max(ratios, key=ratios.__getitem__), min(ratios, key=ratios.__getitem__)
+    measured = f"{ratios[best]:.2f} x ({best}); least {ratios[worst]:.2f} x ({worst})"
+    return Goal(f"over HTTP, float32: {wanted}", measured, ratios[best] >= least)
+
+
+def _ratio(taken: Taken, name: str, other: str) -> float:
+    """How many times as fast as the other, the median of the repetitions, each by itself."""
+    return median(theirs / own for own, theirs in zip(taken[name], taken[other], strict=True))
+
+
+def _ours(pattern: loads.Pattern) -> str:
+    return f"embedfleet, {pattern}"
+
+
+def _theirs(pattern: loads.Pattern) -> str:
+    return f"infinity {infinity.VERSION}, {pattern}"

@@ -1,0 +1,14 @@
+"""Loading models in tests as the server does."""
+
+from pathlib import Path
+from typing import Any
+
+from embedfleet.api.models import ModelSpec, Source
+from embedfleet_server.engine.protocols import Model
+from embedfleet_server.models.loading import loader
+
+
+def load(directory: Path, *, store: Path | None = None, gpu_count: int = 0, **fields: Any) -> Model:
+    """The model in `directory`, with `fields` of its `ModelSpec`; the hub is never asked."""
+    spec = ModelSpec(name="tiny", source=Source(path=str(directory)), **fields)
+    return loader(spec, store=store or directory.parent / "store", offline=True, gpu_count=gpu_count)()

@@ -1,0 +1,121 @@
+"""A simulated device behind the engine's own seam: the real core and driver, with forwards that take virtual time."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from embedfleet.api import Batching, BatchingSettings, ModelBatching
+from embedfleet_server.engine import Engine, ModelConfig
+from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows
+
+DIMENSIONS = 4
+
+
+def vector_of(token_ids: Sequence[int]) -> Rows:
+    """What the simulated model gives for these tokens: depends on all of them, on nothing else."""
+    seed = np.array([len(token_ids), *token_ids], np.int64)
+    weights = np.arange(1, DIMENSIONS + 1)[:, None] * np.arange(1, len(seed) + 1)[None, :]
+    return np.asarray(np.sin((weights * seed).sum(axis=1)), np.float32)
+
+
+@dataclass
+class SimulatedModel:
+    """Texts are split into words; a token id is the sum of a word's characters."""
+
+    name: str = "semantic"
+    device: str = "sim:0"
+    padded: bool = True
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(
+            self.name, "Dense", DIMENSIONS, DIMENSIONS, 512, 1 << 20, "f" * 64, "float32", self.device, None, (),
+            self.padded, prompts={"query": "q "},
+        )  # fmt: skip
+
+    def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
+        return [Encoded(tokens_of(prompt + item) if isinstance(item, str) else list(item)) for item in items]
+
+    def forward(self, batch: Sequence[Encoded]) -> Rows:
+        return np.stack([vector_of(item.token_ids) for item in batch])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def tokens_of(text: str) -> list[int]:
+    """Token ids of a text."""
+    return [sum(map(ord, word)) for word in text.split()]
+
+
+@dataclass
+class SimulatedWorkers:
+    """Loads, tokenises and computes in virtual time, and remembers what ran."""
+
+    start_seconds: float = 0.010
+    seconds_per_token: float = 0.0001
+    load_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    batches: list[list[int]] = field(default_factory=list)
+    """Lengths of the inputs of each batch, in order."""
+    models: list[str] = field(default_factory=list)
+    """The model of each batch."""
+    started: list[float] = field(default_factory=list)
+    """When each batch started, on the virtual clock."""
+    running: int = 0
+    most_running: int = 0
+    loads: int = 0
+    closed: bool = False
+
+    async def load(self, loader: Loader) -> Model:
+        self.loads += 1
+        await asyncio.sleep(self.load_seconds)
+        return loader()
+
+    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+        await asyncio.sleep(self.encode_seconds)
+        return model.encode(items, prompt)
+
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
+        self.models.append(model.info.name)
+        self.batches.append([len(item.token_ids) for item in batch])
+        self.started.append(asyncio.get_running_loop().time())
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            longest = max(len(item.token_ids) for item in batch)
+            await asyncio.sleep(self.start_seconds + self.seconds_per_token * longest * len(batch))
+            return model.forward(batch)
+        finally:
+            self.running -= 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def engine(
+    batching: Batching | None = None,
+    *models: ModelConfig,
+    workers: SimulatedWorkers | None = None,
+    own: dict[str, ModelBatching] | None = None,
+    default_model: str | None = None,
+) -> Engine:
+    """An engine over simulated models; one called `semantic` when none is given."""
+    models = models or (config("semantic"),)
+    settings = BatchingSettings(batching=batching or Batching(), models=own or {})
+    return Engine(
+        "semantic", {m.name: m for m in models}, settings, default_model=default_model,
+        workers=workers or SimulatedWorkers(),
+    )  # fmt: skip
+
+
+def config(name: str, *, lazy: bool = False, required: bool = True, device: str = "sim:0") -> ModelConfig:
+    """A simulated model of this name."""
+    return ModelConfig(name, lambda: SimulatedModel(name, device), lazy, required)
+
+
+def text(words: int, word: str = "w") -> str:
+    """A text of so many tokens."""
+    return " ".join([word] * words)

@@ -1,0 +1,20 @@
+"""The log: a line per event, whatever is logged."""
+
+import json
+import logging
+import sys
+
+from embedfleet_server.app.logs import OneLine
+
+
+def test_tracebacks_and_line_ends_stay_on_one_line() -> None:
+    """A message with line ends and a traceback make one line, the traceback readable as JSON."""
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        record = logging.LogRecord("embedfleet", logging.ERROR, __file__, 1, "a\nb %s", ("c\rd",), sys.exc_info())
+    line = OneLine().format(record)
+    assert "\n" not in line
+    assert "\r" not in line
+    assert "ERROR embedfleet a\\nb c\\rd traceback=" in line
+    assert "ValueError: first\nsecond" in json.loads(line.partition("traceback=")[2])

@@ -1,0 +1,85 @@
+"""Settings and arguments: checked whole, at the start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedfleet_server.__main__ import configure, main
+from embedfleet_server.app.settings import WrongSettings, load
+
+pytestmark = pytest.mark.requirement("B15")
+MODEL = {"name": "semantic", "source": {"path": "weights"}}
+
+
+def write(directory: Path, models: Any, batching: Any) -> Path:
+    for name, value in (("models.json", models), ("batching.json", batching)):
+        (directory / name).write_text(value if isinstance(value, str) else json.dumps(value))
+    return directory
+
+
+def problems(directory: Path) -> str:
+    with pytest.raises(WrongSettings) as caught:
+        load(directory)
+    return "\n".join(caught.value.problems)
+
+
+def test_good_settings(tmp_path: Path) -> None:
+    """What is unset has the contract's defaults."""
+    settings = load(write(tmp_path, {"service": "fleet", "models": [MODEL]}, {"generation": 3}))
+    assert settings.models.service == "fleet"
+    assert (settings.batching.generation, settings.batching.batching.max_batch_size) == (3, 32)
+
+
+def test_every_mistake_of_both_files_is_named(tmp_path: Path) -> None:
+    """Wrong values of both files and what they disagree on come in one go, each with its place."""
+    models = {"service": "fleet", "models": [MODEL, MODEL], "defaultModel": "semantik", "drain": {"requestSeconds": 5}}
+    batching = {"batching": {"itemTimeoutSeconds": 30}, "models": {"code": {}}}
+    told = problems(write(tmp_path, models, batching))
+    assert "'semantic' stands more than once" in told
+    assert "did you mean 'semantic'" in told
+    assert "batching.json: models is 'code'" in told
+    assert "drain.requestSeconds is 5: must be at least batching.itemTimeoutSeconds (30)" in told
+    told = problems(
+        write(tmp_path, {"service": "x", "models": []}, {"batching": {"maxBatchSize": 0, "maxBatchsize": 1}})
+    )
+    assert "models.json: models is []" in told
+    assert "batching.maxBatchSize is 0" in told
+    assert "did you mean 'maxBatchSize'" in told
+
+
+def test_files_that_are_no_settings(tmp_path: Path) -> None:
+    """A missing file and one that is no JSON are both named."""
+    (tmp_path / "batching.json").write_text("{")
+    told = problems(tmp_path)
+    assert "models.json: cannot be read" in told
+    assert "batching.json" in told
+
+
+def test_wrong_settings_exit_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The process ends with status 2 before it listens, its mistakes on stderr."""
+    assert main(["--settings", str(write(tmp_path, {}, {}))]) == 2
+    assert "models.json: service: is required" in capsys.readouterr().err
+
+
+def test_configuration_from_arguments_and_environment(tmp_path: Path) -> None:
+    """Arguments win, the environment fills in, the observation port follows the public one."""
+    environ = {"EMBEDFLEET_STORE": "/store", "HF_HUB_OFFLINE": "1", "XDG_RUNTIME_DIR": str(tmp_path)}
+    config = configure(["--settings", "s"], environ)
+    assert (config.port, config.observe_port, config.store, config.offline) == (8080, 8081, Path("/store"), True)
+    assert (config.runtime, config.threads, config.announce) == (tmp_path / "embedfleet", None, False)
+    free = configure(["--settings", "s", "--port", "0", "--threads", "2"], {})
+    assert (free.port, free.observe_port, free.threads, free.offline) == (0, 0, 2, False)
+    assert free.store == Path.home() / ".cache/embedfleet/weights"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--settings", "s", "--port", "70000"], ["--settings", "s", "--threads", "0"]]
+)
+def test_wrong_arguments_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Arguments are refused with what they must be."""
+    with pytest.raises(SystemExit) as caught:
+        configure(arguments, {})
+    assert caught.value.code == 2
+    assert "--" in capsys.readouterr().err
