@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from tests.benchmarks import (
@@ -31,22 +32,34 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "memory": memory.measure,
 }
 _RATES = {"blas": "float32 by torch's BLAS", "float32": "float32 by oneDNN", "bfloat16": "bfloat16 by oneDNN"}
+_QUIET = 0.5  # of the cores busy with something else, and a run is worth little
 _REPORT = "docs/benchmarks.md"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is asked for; 0 unless something erred, whether goals were met or not."""
+    """Run what is asked for; 0 unless a part erred, whether goals were met or not."""
     given = _parser().parse_args(arguments)
     with contextlib.ExitStack() as stack:
         bench = start(stack, texts=given.texts, repetitions=given.repetitions, with_peers=not given.no_peers)
-        sections = [_hardware(bench), *(PARTS[name](bench) for name in PARTS if name in given.only)]
+        sections = [_hardware(bench)]
+        failed = [name for name in PARTS if name in given.only and not _measured(bench, name, sections)]
     command = shlex.join(["python", "-m", "tests.benchmarks", *arguments])
     when = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
     text = markdown(sections, command=command, when=when)
     print(text)
-    if given.write:
+    if given.write and not failed:
         (ROOT / _REPORT).write_text(text, encoding="utf-8")
-    return 0
+    return 1 if failed else 0
+
+
+def _measured(bench: Bench, name: str, sections: list[Section]) -> bool:
+    """Whether a part could be measured; what the others found is shown whatever becomes of it."""
+    try:
+        sections.append(PARTS[name](bench))
+    except Exception:  # noqa: BLE001  # shown, and the exit status tells of it
+        bench.say(f"part {name!r} failed:\n{traceback.format_exc()}")
+        return False
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +94,9 @@ def _hardware(bench: Bench) -> Section:
     tokens = f"{sum(lengths) / len(lengths):.1f} tokens, p50 {lengths[len(lengths) // 2]}, longest {lengths[-1]}"
     section.rows.append(("mixed load", f"{len(lengths)} texts, mean {tokens}; sha256 {loads.digest(bench.texts)}…"))
     section.rows.append(("work of the load", f"{work['operations'] / 1e12:.2f} TFLOP, padding left out"))
-    section.rows.append(("load of the machine at the start", f"{os.getloadavg()[0]:.2f} (1 min)"))
+    section.rows.append(("load of the machine at the start", f"{bench.load:.2f} (1 min)"))
+    if bench.load > _QUIET * (os.cpu_count() or 1):
+        section.notes.append("Something else was running: torch falls to a third then, so these speeds say little.")
     return section
 
 

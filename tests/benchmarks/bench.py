@@ -1,6 +1,7 @@
 """What the parts of a run share: the load, the measuring processes, the servers; each starts when first asked for."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ class Bench:
     texts: list[str]
     repetitions: int
     with_peers: bool = True
+    load: float = field(default_factory=lambda: os.getloadavg()[0], init=False)
+    """How busy the machine was over the minute before."""
     missing: str | None = field(default=None, init=False)
     """Why the peer is not there, once that is known."""
 

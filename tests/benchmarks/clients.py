@@ -82,7 +82,11 @@ def sdk_flood(url: str, model: str, count: int) -> dict[str, Any]:
 
 def vectors(url: str, model: str, texts: Sequence[str]) -> dict[str, Any]:
     """The vectors themselves."""
-    reply = _lone(url).post(loads.request(url, model, texts, "float"))
+    connection = Lone(url)
+    try:
+        reply = connection.post(loads.request(url, model, texts, "float"))
+    finally:
+        connection.close()
     _check(reply, len(texts), "float")
     return {"rows": [row["embedding"] for row in json.loads(reply[1])["data"]]}
 

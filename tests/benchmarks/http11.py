@@ -106,6 +106,10 @@ class Lone:
             data = self._receive(data)
         return status, data[start:]
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
     def _receive(self, data: bytes) -> bytes:
         more = self._socket.recv(1 << 18)
         if not more:

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ InputType = Literal["query", "document"]
 NPY = "application/x-npy"
 JSON = "application/json"
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 4096
 _SHOWN_CHARACTERS = 200
@@ -100,7 +102,7 @@ def request_body(texts: Sequence[str], options: Options, start: int = 0) -> byte
     wanted = {"model": options.model, "input_type": options.input_type, "dimensions": options.dimensions}
     body = {"input": list(texts), **{key: value for key, value in wanted.items() if value is not None}}
     try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(body).encode()
     except UnicodeEncodeError as error:
         raise BadInput.of(_surrogates(texts, start)) from error
 
@@ -177,6 +179,16 @@ def npy_header_length(head: bytes | bytearray) -> int | None:
 
 
 def _checked_header(head: bytes, count: int) -> int:
+    shape, fortran, dtype = _header(head)
+    if dtype != np.dtype("<f4") or fortran or len(shape) != 2 or shape[1] < 1:
+        raise ProtocolError(f"the answer has {dtype} of shape {shape}, not float32 rows in C order")
+    if shape[0] != count:
+        raise ProtocolError(f"the answer has {shape[0]} rows for {count} texts")
+    return int(shape[1])
+
+
+@lru_cache(maxsize=64)  # most answers begin alike, and NumPy compiles each header as Python
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     file = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(file)
@@ -184,11 +196,7 @@ def _checked_header(head: bytes, count: int) -> int:
         shape, fortran, dtype = read(file)
     except ValueError as error:
         raise ProtocolError("the answer's npy header cannot be read") from error
-    if dtype != np.dtype("<f4") or fortran or len(shape) != 2 or shape[1] < 1:
-        raise ProtocolError(f"the answer has {dtype} of shape {shape}, not float32 rows in C order")
-    if shape[0] != count:
-        raise ProtocolError(f"the answer has {shape[0]} rows for {count} texts")
-    return int(shape[1])
+    return shape, fortran, dtype
 
 
 def read_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:

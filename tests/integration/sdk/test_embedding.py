@@ -1,7 +1,6 @@
 """The client against a server on a real socket: what comes back, in which order, and after which troubles."""
 
 import asyncio
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,7 +146,7 @@ def test_options_and_the_key_travel(fake: FakeServer) -> None:
         (give(lambda _: error(500, "internal", "failed", accepted=True)), 0.05),
         (cut(), 0.05),
         (cut(after=100), 0.05),
-        (cut(after=200), 0.05),
+        (cut(after=150), 0.05),
     ],
 )
 def test_troubles_that_pass_are_waited_out(
@@ -161,8 +160,8 @@ def test_troubles_that_pass_are_waited_out(
 
 
 def test_a_full_server_gives_all_their_vectors_in_the_end(fake: FakeServer, clock: Clock) -> None:
-    """Thousands of single texts at once through the SDK: each gets its own vector, from a server with 50 places."""
-    fake.places = 50
+    """Thousands of single texts at once through the SDK: each gets its own vector, from a server with 5 places."""
+    fake.places = 5
 
     async def main() -> None:
         async with AsyncService(fake.url, timing=clock.timing) as service:
@@ -170,7 +169,8 @@ def test_a_full_server_gives_all_their_vectors_in_the_end(fake: FakeServer, cloc
         assert np.array_equal(np.stack(rows), vectors(TEXTS * 3))
 
     asyncio.run(main())
-    assert fake.highest <= 50
+    assert fake.refused > 0
+    assert fake.highest <= 5
 
 
 def test_patience_ends(service: Service, fake: FakeServer, clock: Clock) -> None:

@@ -17,7 +17,7 @@ _CONTRACT = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions"
 
 
 def brought(module: str) -> set[str]:
-    """Packages outside the standard library that a fresh interpreter has after importing `module`, and had not before."""
+    """Packages outside the standard library that importing `module` brings into a fresh interpreter."""
     code = _ROOTS.format(module=module) + _TELL
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return {name for name in json.loads(done.stdout) if not name.startswith("_sysconfigdata")}

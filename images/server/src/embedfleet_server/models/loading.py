@@ -20,6 +20,7 @@ from embedfleet_server.models.dense import DenseModel, Forward, Modules, normali
 from embedfleet_server.models.device import Placement, place
 from embedfleet_server.models.files import tensor_names
 from embedfleet_server.models.fingerprint import Behaviour, fingerprint
+from embedfleet_server.models.linear import pack
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.safety import ModuleFiles, check
 from embedfleet_server.models.store import Weights, resolve
@@ -120,6 +121,8 @@ def _tails(name: str) -> set[str]:
 def _model(spec: ModelSpec, loaded: Loaded, *, cache: Path) -> DenseModel:
     modules = effective.modules(list(loaded.sentence), spec.normalize)
     tokenizing = _tokenizing(spec, loaded.transformer, modules)
+    for module in modules:
+        pack(module)
     forward = Forward(modules, device=loaded.placement.device, pad=_padding(loaded.transformer))
     native = _probe(tokenizing, forward)
     trained = effective.matryoshka(loaded.weights, native)

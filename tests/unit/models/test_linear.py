@@ -1,0 +1,57 @@
+"""Linear layers packed for oneDNN."""
+
+import pytest
+import torch
+from torch import nn
+
+from embedfleet_server.models import linear
+from embedfleet_server.models.linear import PackedLinear, pack
+
+
+@pytest.mark.requirement("S2")
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_layer_gives_the_same_numbers(bias: bool) -> None:
+    """For inputs of any leading shape, to the rounding of float32."""
+    torch.manual_seed(0)
+    plain = nn.Linear(48, 96, bias=bias)
+    with torch.inference_mode():
+        for shape in ((1, 48), (7, 48), (2, 5, 48)):
+            x = torch.randn(*shape)
+            torch.testing.assert_close(PackedLinear(plain)(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+def _model() -> nn.Module:
+    return nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Sequential(nn.Linear(64, 8)))
+
+
+def test_all_layers_are_packed_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested ones too; the model still gives what it gave."""
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: True)
+    model, x = _model(), torch.randn(3, 32)
+    with torch.inference_mode():
+        expected = model(x)
+        assert pack(model)
+        assert not [module for module in model.modules() if isinstance(module, nn.Linear)]
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_other_precisions_and_subclasses_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 layers, and classes that only look like a linear layer, are left alone."""
+
+    class Odd(nn.Linear):
+        pass
+
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: True)
+    assert not pack(nn.Sequential(nn.Linear(4, 4).to(torch.bfloat16), Odd(4, 4)))
+
+
+def test_a_build_without_the_operators_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The private operators raise: the model stays torch's own, and nobody sees an error."""
+
+    def missing(_: nn.Linear) -> PackedLinear:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(linear, "PackedLinear", missing)
+    model = _model()
+    assert not pack(model)
+    assert len([module for module in model.modules() if isinstance(module, nn.Linear)]) == 2
