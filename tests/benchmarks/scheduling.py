@@ -10,6 +10,7 @@ from embedfleet_server.batching.types import Bound, Policy, Refusal
 from tests.benchmarks.report import Section
 from tests.support.texts import mixed_texts
 
+_TENANTS = ("red", "green", "blue")
 _QUEUES = 12
 _WAITING = 1000
 _ITEMS = 60_000
@@ -73,12 +74,13 @@ def _filled(case: _Case) -> tuple[BatchingCore, Callable[[float], None]]:
     def feed(now: float) -> None:
         nonlocal turn
         name, start = names[turn % _QUEUES], turn * case.inputs % (len(lengths) - case.inputs)
+        tenant = _TENANTS[turn % len(_TENANTS)]
         turn += 1
         costs = lengths[start : start + case.inputs]
-        refusal = core.reserve(name, case.inputs)
+        refusal = core.reserve(name, case.inputs, now, tenant=tenant)
         assert refusal is None, refusal
-        core.release(name, case.inputs)
-        assert not isinstance(core.submit(name, costs, costs, None, now), Refusal)
+        core.release(name, case.inputs, tenant=tenant)
+        assert not isinstance(core.submit(name, costs, costs, None, now, tenant=tenant), Refusal)
 
     while core.total_queue_depth + case.inputs <= _WAITING:
         feed(0.0)

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,7 @@ import aiohttp
 from embedfleet.api import Batching, BatchingSettings
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import Server
+from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.protocols import Loader
@@ -98,7 +100,7 @@ async def serving(
     metrics = Metrics()
     settings = BatchingSettings(generation=7, batching=Batching(**batching))
     engine = Engine("fleet", configs, settings, observe=metrics.batch)
-    server = Server(engine, metrics, limits or Limits())
+    server = Server(engine, metrics, Tuning(engine, Path("no-such-directory")), limits or Limits())
     ports = await server.start("127.0.0.1", 0, 0)
     async with aiohttp.ClientSession() as session:
         served = Served(server, engine, gate, session, "127.0.0.1", *ports)

@@ -22,19 +22,19 @@ def core(bound: Bound, own: Bound | None = None) -> BatchingCore:
 def test_admission_is_whole_or_not_at_all() -> None:
     """Ten places, eight taken: three more are refused together, and nothing of them is queued."""
     made = core(Bound(10))
-    assert made.reserve("a", 8) is None
-    refusal = made.reserve("b", 3)
+    assert made.reserve("a", 8, 0.0) is None
+    refusal = made.reserve("b", 3, 0.0)
     assert refusal is not None
     assert refusal.retry_after == 1.0
     assert made.total_queue_depth == 8
-    assert made.reserve("b", 2) is None
+    assert made.reserve("b", 2, 0.0) is None
 
 
 @pytest.mark.requirement("B7")
 def test_what_could_never_fit_is_told_apart() -> None:
     """More inputs or tokens than the bound itself is too large, with no delay: another try would not help."""
     made = core(Bound(10, 100))
-    too_many, too_long = made.reserve("a", 11), made.submit("a", ["x"], [101], None, 0.0)
+    too_many, too_long = made.reserve("a", 11, 0.0), made.submit("a", ["x"], [101], None, 0.0)
     assert too_many is not None
     assert too_many.retry_after is None
     assert isinstance(too_long, Refusal)
@@ -55,9 +55,9 @@ def test_tokens_are_bounded_over_all_models() -> None:
 def test_a_model_may_have_a_lower_bound() -> None:
     """Two places for each model: the third input of one is refused while the other has room."""
     made = core(Bound(10), Bound(2))
-    assert made.reserve("a", 2) is None
-    assert isinstance(made.reserve("a", 1), Refusal)
-    assert made.reserve("b", 1) is None
+    assert made.reserve("a", 2, 0.0) is None
+    assert isinstance(made.reserve("a", 1, 0.0), Refusal)
+    assert made.reserve("b", 1, 0.0) is None
 
 
 @pytest.mark.requirement("B7")
@@ -66,7 +66,7 @@ def test_the_delay_is_backlog_over_measured_speed() -> None:
     made = core(Bound(5))
     made.costs()["a"].learn(2000, 2.0)
     made.submit("a", list("vwxyz"), [1000] * 5, None, 0.0)
-    refusal = made.reserve("b", 1)
+    refusal = made.reserve("b", 1, 0.0)
     assert refusal is not None
     assert refusal.retry_after == pytest.approx(5.0)
 
@@ -117,7 +117,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from("ab"), inputs=st.integers(1, 8))
     def reserve(self, model: str, inputs: int) -> None:
-        if self.core.reserve(model, inputs) is None:
+        if self.core.reserve(model, inputs, self.now) is None:
             self.reserved.append((model, inputs))
 
     @precondition(lambda self: self.reserved)

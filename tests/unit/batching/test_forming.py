@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfleet_server.batching.core import BatchingCore
-from embedfleet_server.batching.queue import length_bucket
+from embedfleet_server.batching.flow import Flow, length_bucket, one_bucket
 from embedfleet_server.batching.types import Batch, Bound, Policy, Work
 
 
 def core(policy: Policy | None = None, *, permits: int = 4, padded: bool = True, models: tuple[str, ...] = ("a",),
-         devices: tuple[str, ...] = ("cpu",), per_device: int = 1) -> BatchingCore:  # fmt: skip
+         devices: tuple[str, ...] = ("cpu",), per_device: int = 1, prepared: int = 0) -> BatchingCore:  # fmt: skip
     """A core with ready models, one device each in turn."""
-    made = BatchingCore(permits, Bound(10_000), per_device)
+    made = BatchingCore(permits, Bound(10_000), per_device, prepared_per_device=prepared)
     for number, name in enumerate(models):
         made.add_model(name, policy or Policy())
         made.model_ready(name, devices[number % len(devices)], padded=padded)
@@ -46,7 +46,7 @@ def test_a_lone_request_leaves_by_the_clock_and_not_before() -> None:
     made = core(WAITING)
     put(made, [5], now=1.0)
     assert made.next_batch(1.0) is None
-    assert made.wake_at() == pytest.approx(1.05)
+    assert made.wake_at(1.0) == pytest.approx(1.05)
     assert made.next_batch(1.0499) is None
     assert lengths(batch(made, 1.05)) == [5]
 
@@ -162,7 +162,7 @@ def test_permits_bound_the_batches_under_way_over_all_models() -> None:
 @pytest.mark.requirement("B6")
 def test_a_device_runs_one_batch_and_prepares_at_most_one() -> None:
     """Where a device prepares ahead, the batch that waits beside the running one must be full; a third has to wait."""
-    made = core(Policy(max_batch_size=4, max_wait=9.0), permits=4, per_device=2)
+    made = core(Policy(max_batch_size=4, max_wait=9.0), permits=4, per_device=2, prepared=1)
     put(made, [5])
     batch(made)
     put(made, [5, 5, 5])
@@ -196,3 +196,23 @@ def test_a_bucket_wastes_little(tokens: int) -> None:
     assert bucket <= tokens
     assert (tokens - bucket) * 31 < tokens
     assert tokens > 64 or bucket == tokens
+
+
+def test_regrouping_keeps_age_and_counts() -> None:
+    """A model that turns out not to pad is served in order of arrival again."""
+    flow = Flow("", length_bucket)
+    flow.push(Work("a", list("xyz"), [30, 10, 20], None, 0.0, 1))
+    flow.regroup(one_bucket)
+    assert [flow.pop(0)[1] for _ in range(3)] == [30, 10, 20]
+    assert (flow.count, flow.tokens) == (0, 0)
+
+
+@pytest.mark.requirement("B3")
+def test_a_free_place_on_a_device_that_runs_several_is_idle() -> None:
+    """A device that takes four at once: with one running, the next lone input leaves at once too, the fifth waits."""
+    made = core(Policy(max_wait=9.0), permits=8, per_device=4)
+    for _ in range(4):
+        put(made, [5])
+        assert lengths(batch(made)) == [5]
+    put(made, [5])
+    assert made.next_batch(0.0) is None

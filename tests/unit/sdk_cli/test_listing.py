@@ -42,5 +42,6 @@ def test_json_holds_the_same() -> None:
         "observeUrl": "http://127.0.0.1:8081",
         "state": NO_ANSWER,
         "models": [{"name": "one", "state": None}],
+        "socket": None,
     }
     assert json.loads(as_json([])) == []

@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from embedfleet.api.local import LocalRecord, remove_record, runtime_directory, write_record
+from embedfleet.api.local import LocalRecord, private_directory, remove_record, runtime_directory, write_record
 from embedfleet.api.models import ModelSpec
 from embedfleet_server.app import announce, logs
+from embedfleet_server.app.control import ControlSocket
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import CannotListen, Server
 from embedfleet_server.app.settings import Settings, WrongSettings, load
 from embedfleet_server.app.signals import StopSignal
+from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Config
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import ModelLoadFailed
@@ -125,19 +127,28 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
     began = time.monotonic()
     metrics = Metrics()
     engine = build_engine(settings, metrics, loader_of)
-    server = Server(engine, metrics, config.limits)
+    tuning = Tuning(engine, config.settings)
+    server = Server(engine, metrics, tuning, config.limits)
     ports = await server.start(config.host, config.port, config.observe_port)
     record = _record(config, settings, *ports)
     _log.info("listening url=%s observe_url=%s service=%s", record.url, record.observe_url, record.service)
     tell = announce.say if config.announce else announce.say_nothing
-    telling = asyncio.create_task(announce.tell_start(engine, record, began, tell))
+    tasks = [
+        asyncio.create_task(announce.tell_start(engine, record, began, tell)),
+        asyncio.create_task(tuning.watch()),
+    ]
+    control = ControlSocket(engine, tuning, _socket(config, settings))
     try:
+        private_directory(config.runtime)
+        await control.start()
         if config.announce:
             write_record(config.runtime, record)
         await stop.wait()
     finally:
-        telling.cancel()
+        for task in tasks:
+            task.cancel()
         await _leave(server, settings.models.drain.request_seconds, tell)
+        await control.stop()
         if config.announce:
             remove_record(config.runtime, record)
 
@@ -164,8 +175,13 @@ def _record(config: Config, settings: Settings, port: int, observe_port: int) ->
         pid=os.getpid(),
         url=f"http://{host}:{port}",
         observe_url=f"http://{host}:{observe_port}",
+        socket=str(_socket(config, settings)),
         models=[spec.name for spec in settings.models.models],
     )
+
+
+def _socket(config: Config, settings: Settings) -> Path:
+    return config.runtime / f"{settings.models.service}.sock"
 
 
 async def _leave(server: Server, seconds: float, tell: Callable[[str], None]) -> None:

@@ -16,12 +16,18 @@ Wait = Annotated[int, Field(ge=0, le=60_000)]
 class ModelBatching(ContractModel):
     """Batching values for one model alone; what is unset comes from `spec.batching`."""
 
+    enabled: bool | None = None
+    """Whether requests share batches at all."""
+    paused: bool | None = None
+    """Start nothing of this model; queued work stays and new work is admitted up to the bound."""
     max_batch_size: BatchSize | None = None
     """Most inputs in one batch."""
     max_batch_tokens: BatchTokens | None = None
     """Most tokens in one batch, as the model computes them: padded where it pads. One longer input goes alone."""
     max_wait_milliseconds: Wait | None = None
     """Longest that an input waits for company."""
+    min_batch_interval_milliseconds: Wait | None = None
+    """Least time between the starts of two batches; never against `maxWaitMilliseconds`."""
     dispatch_when_idle: bool | None = None
     """With a slot free, nothing waits for company."""
     sort_by_length: bool | None = None
@@ -33,14 +39,20 @@ class ModelBatching(ContractModel):
 
 
 class Batching(ContractModel):
-    """How requests become batches; the last five fields hold for the service as a whole."""
+    """How requests become batches; from `maxConcurrentBatches` on the fields hold for the service as a whole."""
 
+    enabled: bool = True
+    """Whether requests share batches at all; when false each request is a batch of its own."""
+    paused: bool = False
+    """Start nothing; queued work stays and new work is admitted up to the bound."""
     max_batch_size: BatchSize = 32
     """Most inputs in one batch."""
     max_batch_tokens: BatchTokens = 16384
     """Most tokens in one batch, as the model computes them: padded where it pads. One longer input goes alone."""
     max_wait_milliseconds: Wait = 50
     """Longest that an input waits for company; acts where `dispatchWhenIdle` does not send it sooner."""
+    min_batch_interval_milliseconds: Wait = 0
+    """Least time between the starts of two batches of a model; never against `maxWaitMilliseconds`."""
     dispatch_when_idle: bool = True
     """With a slot free, nothing waits for company; batches grow while all slots are busy."""
     sort_by_length: bool = True
@@ -53,6 +65,10 @@ class Batching(ContractModel):
     """Most tokens waiting at once over all models. Unset: bounded by `maxQueuedRequests` alone."""
     item_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 30
     """No caller waits longer than this for an answer."""
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    """How often a batch is tried again after a fault that may pass."""
+    retry_delay_milliseconds: Annotated[int, Field(ge=0, le=600_000)] = 1000
+    """Wait before the first of these tries; it doubles with each."""
 
     def for_model(self, own: ModelBatching | None) -> "Batching":
         """These values with one model's own put over them (the queue bounds stay the service's)."""

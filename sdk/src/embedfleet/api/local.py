@@ -26,6 +26,8 @@ class LocalRecord(ContractModel):
     """Address of the observation port."""
     models: list[str]
     """Names of its models."""
+    socket: str | None = None
+    """Path of the control socket."""
 
 
 def runtime_directory(environ: Mapping[str, str]) -> Path:

@@ -2,7 +2,7 @@
 
 import enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -113,3 +113,56 @@ def version() -> None:
     from embedfleet.version import __version__
 
     print(f"embedfleet {__version__}")
+
+
+Service = Annotated[str, typer.Argument(help="The service; it must run on this machine.", show_default=False)]
+OneModel = Annotated[str | None, typer.Option(help="This model alone.  [default: all of the service]")]
+
+
+@app.command()
+@reported
+def pause(service: Service, model: OneModel = None) -> None:
+    """Start no further batches; queued work stays, new work is admitted up to the bound."""
+    _control(service, "pause", {} if model is None else {"model": model})
+
+
+@app.command()
+@reported
+def resume(service: Service, model: OneModel = None) -> None:
+    """Go on after a pause, oldest first."""
+    _control(service, "resume", {} if model is None else {"model": model})
+
+
+@app.command(name="set")
+@reported
+def set_values(
+    service: Service,
+    values: Annotated[list[str], typer.Argument(help="Fields of spec.batching, as in maxBatchSize=64.")],
+) -> None:
+    """Override batching values of a running server, until `unset` or its end."""
+    from embedfleet.cli.controlling import assignments
+
+    _control(service, "set", assignments(values))
+
+
+@app.command()
+@reported
+def unset(service: Service) -> None:
+    """Take every override of a running server back."""
+    _control(service, "unset", {})
+
+
+@app.command()
+@reported
+def stats(service: Service, output: As = Format.table) -> None:
+    """Show queues, counts, values in force and overrides of a running server."""
+    _control(service, "stats", None, output)
+
+
+def _control(service: str, path: str, values: dict[str, Any] | None, output: Format = Format.table) -> None:
+    import json
+
+    from embedfleet.cli.controlling import command, shown
+
+    state = command(service, path, values)
+    print(json.dumps(state, indent=2) if output is Format.json else shown(state))

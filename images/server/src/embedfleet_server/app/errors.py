@@ -45,10 +45,10 @@ class OverlongItems(engine.BadItems):
 
 
 class UnservableRows(engine.BatchFailed):
-    """The forward gave rows that are not finite; `errors` lists them."""
+    """There is no vector for some of the inputs; `errors` lists them and why."""
 
     def __init__(self, errors: Sequence[ItemError]) -> None:
-        super().__init__(f"the model gave no finite vector for {len(errors)} of the inputs")
+        super().__init__(f"the model gave no vector for {len(errors)} of the inputs: {errors[0].message}")
         self.errors = tuple(errors)
 
 

@@ -11,16 +11,17 @@ from embedfleet_server.app import listing
 from embedfleet_server.app.errors import middleware
 from embedfleet_server.app.lifecycle import Lifecycle
 from embedfleet_server.app.metrics import CONTENT_TYPE, Metrics
+from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.engine.engine import Engine
 
 Clock = Callable[[], float]
 
 
 def application(
-    engine: Engine, lifecycle: Lifecycle, metrics: Metrics, clock: Clock = time.monotonic
+    engine: Engine, lifecycle: Lifecycle, metrics: Metrics, tuning: Tuning, clock: Clock = time.monotonic
 ) -> web.Application:
     """The observation application; `clock` in seconds."""
-    doors = _Observe(engine, lifecycle, metrics, clock)
+    doors = _Observe(engine, lifecycle, metrics, tuning, clock)
     app = web.Application(middlewares=[middleware(lambda code: None, lambda: None)])
     for path in ("startup", "live", "ready", "metrics", "state"):
         app.router.add_get(f"/{path}", getattr(doors, path))
@@ -30,8 +31,9 @@ def application(
 class _Observe:
     """The handlers. GET and HEAD alone are routed, so that nothing can be changed from here."""
 
-    def __init__(self, engine: Engine, lifecycle: Lifecycle, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, engine: Engine, lifecycle: Lifecycle, metrics: Metrics, tuning: Tuning, clock: Clock) -> None:
         self._engine, self._lifecycle, self._metrics, self._clock = engine, lifecycle, metrics, clock
+        self._tuning = tuning
         self._began = clock()
         self._was_ready = False
 
@@ -67,6 +69,7 @@ class _Observe:
             "uptime_seconds": round(self._clock() - self._began, 3),
             "models": listing.summary(self._engine),
             **self._engine.state(),
+            **self._tuning.state(),
         }
 
     def _missing(self) -> str:

@@ -1,15 +1,17 @@
 """From a checked request to its vectors, bad inputs set aside where the request asks for that."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from embedfleet_server.app.errors import UnservableRows
+from embedfleet_server.app.errors import OverlongItems, UnservableRows
 from embedfleet_server.app.requests import EmbeddingRequest, out_of_range, raise_bad
+from embedfleet_server.app.schedule import Schedule
+from embedfleet_server.engine.delivery import Answer
 from embedfleet_server.engine.engine import Engine
-from embedfleet_server.engine.errors import BadItems, ItemError
-from embedfleet_server.engine.protocols import ModelInfo, Rows
+from embedfleet_server.engine.errors import BadItems, EngineError, ItemError
+from embedfleet_server.engine.protocols import Item, ModelInfo, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +26,23 @@ class Outcome:
     info: ModelInfo
 
 
-async def whole(engine: Engine, model: str, asked: EmbeddingRequest) -> Outcome:
+async def whole(engine: Engine, model: str, asked: EmbeddingRequest, schedule: Schedule) -> Outcome:
     """All inputs or an error: `BadItems` lists every bad one, `UnservableRows` those without a finite vector."""
     raise_bad(known_bad(asked, engine.info(model)))
-    answer = await engine.embed(model, asked.items, input_type=asked.input_type)
+    answer = await _embed(engine, model, asked.items, asked, schedule)
     if answer.errors:
-        raise UnservableRows([answer.errors[index] for index in sorted(answer.errors)])
+        raise _unserved([answer.errors[index] for index in sorted(answer.errors)])
     return Outcome(
         answer.rows, {}, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
     )  # fmt: skip
 
 
-async def partial(engine: Engine, model: str, asked: EmbeddingRequest) -> Outcome:
+async def partial(engine: Engine, model: str, asked: EmbeddingRequest, schedule: Schedule) -> Outcome:
     """The good inputs' vectors and NaN for the bad ones; an error only where it concerns the request as a whole."""
     bad = known_bad(asked, engine.info(model))
     while kept := [index for index in range(len(asked.items)) if index not in bad]:
         try:
-            answer = await engine.embed(model, [asked.items[i] for i in kept], input_type=asked.input_type)
+            answer = await _embed(engine, model, [asked.items[i] for i in kept], asked, schedule)
         except BadItems as error:
             found = _at(kept, {e.index: e for e in error.errors})
             if not found:
@@ -53,6 +55,26 @@ async def partial(engine: Engine, model: str, asked: EmbeddingRequest) -> Outcom
             rows, errors, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
         )  # fmt: skip
     return _nothing_good(engine.info(model), bad, len(asked.items))
+
+
+def _unserved(errors: list[ItemError]) -> EngineError:
+    """The error of a request some of whose inputs got no vector: the caller's fault only when all were too large."""
+    if all(error.code == "input_too_large" for error in errors):
+        return OverlongItems(errors)
+    return UnservableRows(errors)
+
+
+async def _embed(
+    engine: Engine, model: str, items: Sequence[Item], asked: EmbeddingRequest, schedule: Schedule
+) -> Answer:
+    return await engine.embed(
+        model,
+        items,
+        input_type=asked.input_type,
+        priority=schedule.priority,
+        tenant=schedule.tenant,
+        within=schedule.within,
+    )
 
 
 def known_bad(asked: EmbeddingRequest, info: ModelInfo | None) -> dict[int, ItemError]:

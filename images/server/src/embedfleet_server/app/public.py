@@ -9,7 +9,7 @@ from typing import TypeVar
 import orjson
 from aiohttp import web
 
-from embedfleet_server.app import answers, body, listing, outcome
+from embedfleet_server.app import answers, body, listing, outcome, schedule
 from embedfleet_server.app.dimensions import choose
 from embedfleet_server.app.errors import ADMITTED, middleware
 from embedfleet_server.app.lifecycle import Lifecycle
@@ -44,14 +44,14 @@ class _Public:
 
     async def embeddings(self, request: web.Request) -> web.Response:
         """`POST /v1/embeddings`."""
-        set_aside = _is_partial(request)
+        set_aside, scheduled = _is_partial(request), schedule.of(request.headers)
         asked = await self._parse(await body.read(request, self._limits))
         model = self._engine.resolve(asked.model)
         info = self._engine.info(model)
         if info is not None:
             choose(info, asked.dimensions)  # refused before it costs a forward
         request[ADMITTED] = True
-        made = await (outcome.partial if set_aside else outcome.whole)(self._engine, model, asked)
+        made = await (outcome.partial if set_aside else outcome.whole)(self._engine, model, asked, scheduled)
         return await self._answer(request, asked, made)
 
     async def models(self, _: web.Request) -> web.Response:

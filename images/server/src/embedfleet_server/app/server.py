@@ -9,6 +9,7 @@ from aiohttp import web
 from embedfleet_server.app import observe, public
 from embedfleet_server.app.lifecycle import Event, Lifecycle
 from embedfleet_server.app.metrics import Metrics
+from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import DrainReport, Engine
 
@@ -37,11 +38,11 @@ class Farewell:
 class Server:
     """Start, then drain, once each."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, tuning: Tuning, limits: Limits) -> None:
         self._engine, self._metrics, self._limits = engine, metrics, limits
         self.lifecycle = Lifecycle()
         self._public = self._runner(public.application(engine, self.lifecycle, metrics, limits))
-        self._observe = self._runner(observe.application(engine, self.lifecycle, metrics))
+        self._observe = self._runner(observe.application(engine, self.lifecycle, metrics, tuning))
         metrics.watch(engine)
 
     async def start(self, host: str, port: int, observe_port: int) -> tuple[int, int]:

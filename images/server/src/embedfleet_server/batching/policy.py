@@ -1,29 +1,47 @@
-"""The decisions: is a queue ready, when will it be, and which inputs make its next batch."""
+"""The decisions: is a queue ready, and which inputs make its next batch."""
 
 import math
 
+from embedfleet_server.batching.flow import Flow
 from embedfleet_server.batching.queue import ModelQueue
-from embedfleet_server.batching.types import Entry, Policy
+from embedfleet_server.batching.types import Entry, Policy, Work
+
+_TURN_TOKENS = 512  # what one tenant may take before the next one's turn: small against a batch, large against an input
 
 
-def is_ready(policy: Policy, queue: ModelQueue, oldest_arrived: float, now: float, *, idle: bool) -> bool:
+def is_ready(policy: Policy, queue: ModelQueue, oldest: Work, now: float, *, idle: bool, last_start: float) -> bool:
     """Full, or the oldest waited long enough, or a device stands idle and nothing need wait for company."""
-    if queue.count >= policy.max_batch_size or queue.tokens >= policy.max_batch_tokens:
+    if now >= oldest.arrived + policy.max_wait:
         return True
-    return (idle and policy.dispatch_when_idle) or now >= oldest_arrived + policy.max_wait
+    if now < last_start + policy.min_interval:
+        return False
+    full = queue.count >= policy.max_batch_size or queue.tokens >= policy.max_batch_tokens or not policy.enabled
+    return full or (idle and policy.dispatch_when_idle)
 
 
-def form(policy: Policy, queue: ModelQueue, *, padded: bool, start_tokens: float) -> list[Entry]:
-    """Take the next batch: an input of the oldest work, and those nearest to it in length.
+def due_at(policy: Policy, oldest: Work, now: float, *, last_start: float) -> float:
+    """When the queue will be ready by the clock alone: the end of its wait, or sooner that of the spacing of starts."""
+    due = oldest.arrived + policy.max_wait
+    spaced = last_start + policy.min_interval
+    return min(due, spaced) if spaced > now else due
 
-    Where the model pads, an input of another length costs padding; it shares the batch only as long as all the padding
-    costs less than starting another forward would (`start_tokens`).
+
+def form(policy: Policy, queue: ModelQueue, now: float, *, padded: bool, start_tokens: float) -> list[Entry]:
+    """Take the next batch: an input of whom it is the turn of, and those nearest to it in length.
+
+    By urgency of the priority, then in turns between its tenants (the leader first), then by length. Where the model
+    pads, an input of another length costs padding; it shares the batch only as long as all the padding costs less than
+    starting another forward would (`start_tokens`).
     """
+    levels, first = queue.lead(now)
+    if not policy.enabled:
+        return _one_request(queue, levels[0], first, policy)
     budget = _Budget(policy, padded, start_tokens if padded and policy.sort_by_length else math.inf)
     taken: list[Entry] = []
-    start = queue.oldest_bucket()
-    for key in sorted(queue.lengths(), key=lambda length: abs(length - start)):
-        if not _take(queue, key, budget, taken):
+    start = first.oldest_bucket()
+    for level in levels:
+        _fill(queue, level, start, budget, taken, first)
+        if budget.size >= policy.max_batch_size:
             break
     return taken
 
@@ -59,11 +77,43 @@ class _Budget:
         self.longest = max(self.longest, cost)
 
 
-def _take(queue: ModelQueue, key: int, budget: _Budget, taken: list[Entry]) -> bool:
-    """Take from one bucket what fits; False when the batch can take no more."""
-    while (entry := queue.peek(key)) is not None:
-        if not budget.fits(entry[1]):
-            return False
-        taken.append(queue.pop(key))
+def _fairest(queue: ModelQueue, flows: list[Flow]) -> Flow:
+    return min(flows, key=queue.served)
+
+
+def _fill(queue: ModelQueue, level: int, start: int, budget: _Budget, taken: list[Entry], first: Flow) -> None:
+    """Take from the tenants of one priority in turns, until none has an input that fits; the leader begins."""
+    flows = queue.flows(level)
+    while flows:
+        flow = _fairest(queue, flows) if taken else first
+        turn = _TURN_TOKENS if len(flows) > 1 else math.inf
+        inputs, tokens = _take_turn(flow, start, budget, taken, turn)
+        if inputs:
+            queue.took(level, flow, inputs, tokens)
+        if tokens < turn or not flow.count:
+            flows.remove(flow)
+
+
+def _take_turn(flow: Flow, start: int, budget: _Budget, taken: list[Entry], turn: float) -> tuple[int, int]:
+    """Take from one flow what fits, nearest lengths first, until its turn is over; inputs and tokens taken."""
+    size, tokens = budget.size, budget.tokens
+    for key in flow.nearest(start):
+        while (entry := flow.peek(key)) is not None and budget.fits(entry[1]):
+            if budget.tokens - tokens >= turn:
+                return budget.size - size, budget.tokens - tokens
+            taken.append(flow.pop(key))
+            budget.add(entry[1])
+    return budget.size - size, budget.tokens - tokens
+
+
+def _one_request(queue: ModelQueue, level: int, flow: Flow, policy: Policy) -> list[Entry]:
+    """Micro-batching is off: inputs of one request alone, still within the size limits."""
+    budget = _Budget(policy, padded=True, max_padding=math.inf)
+    taken: list[Entry] = []
+    oldest = flow.oldest()
+    key = flow.oldest_bucket()
+    while flow.count and (entry := flow.peek(key)) is not None and entry[2] is oldest and budget.fits(entry[1]):
+        taken.append(flow.pop(key))
         budget.add(entry[1])
-    return True
+    queue.took(level, flow, budget.size, budget.tokens)
+    return taken

@@ -1,91 +1,107 @@
-"""The queue of one model: inputs in buckets of like length, first in first out within each.
+"""The queue of one model: flows by priority and tenant, and which of them comes next.
 
-Taking a batch means popping from few buckets, so its cost does not grow with the number waiting. Entries of cancelled
-works stay where they are and are dropped when they surface; the counts forget them at once.
+Higher priorities come first, and a tenant's flow that has not led a batch for a while raises its priority: by one
+level every tenth of a second, so that even the lowest is above a fresh CRITICAL after 25.5 s. Among the tenants of the
+highest priority the one served least, in tokens, leads; of a priority that rose by waiting, the one whose wait raised
+it. To fill up the batch of another is not to lead: the oldest of a flow may not have fitted.
 """
 
-from collections import deque
-from collections.abc import Callable
+from embedfleet_server.batching.fairness import Accounts
+from embedfleet_server.batching.flow import Bucket, Flow
+from embedfleet_server.batching.types import CRITICAL, Work
 
-from embedfleet_server.batching.types import Entry, Work
-
-_EXACT = 64  # lengths up to here have a bucket each
-
-
-def length_bucket(tokens: int) -> int:
-    """The shortest length of the bucket of `tokens`: exact up to 64, then in steps of about 1/32 of the length."""
-    if tokens <= _EXACT:
-        return tokens
-    step = 1 << (tokens.bit_length() - 6)
-    return tokens - tokens % step
-
-
-def one_bucket(tokens: int) -> int:
-    """All lengths together: the order of arrival."""
-    return 0
+SECONDS_PER_LEVEL = 0.1
+"""How long a flow waits to rise by one level: 255 of them are 25.5 s, under the usual 30 s limit of a caller."""
+_LONGEST = CRITICAL * SECONDS_PER_LEVEL
 
 
 class ModelQueue:
     """Waiting inputs of one model."""
 
-    def __init__(self, bucket: Callable[[int], int]) -> None:
+    def __init__(self, bucket: Bucket, tenants: Accounts) -> None:
+        self._bucket = bucket
+        self._tenants = tenants
+        self._levels: dict[int, dict[str, Flow]] = {}
         self.count = 0
         self.tokens = 0
-        self._bucket = bucket
-        self._buckets: dict[int, deque[Entry]] = {}
-        self._works: deque[Work] = deque()
 
-    def push(self, work: Work) -> None:
+    def push(self, work: Work, now: float) -> None:
         """Add every input of `work`."""
-        buckets, bucket, number = self._buckets, self._bucket, work.number
-        for index, cost in enumerate(work.costs):
-            key = bucket(cost)
-            found = buckets.get(key)
-            if found is None:
-                buckets[key] = found = deque()
-            found.append((number, cost, work, index))
-        self._works.append(work)
-        self.count += work.waiting
-        self.tokens += work.waiting_tokens
+        flows = self._levels.get(work.priority)
+        if flows is None:
+            flows = self._levels[work.priority] = {}
+        flow = flows.get(work.tenant)
+        if flow is None:
+            flow = flows[work.tenant] = Flow(work.tenant, self._bucket, now)
+        flow.push(work)
+        self._tenants.arrive(work.tenant, work.waiting)
+        self._changed(work.waiting, work.waiting_tokens)
 
     def forget(self, work: Work) -> None:
         """Stop counting what waits of a work that was cancelled."""
-        self.count -= work.waiting
-        self.tokens -= work.waiting_tokens
-        work.waiting = work.waiting_tokens = 0
+        inputs, tokens = work.waiting, work.waiting_tokens
+        if inputs:
+            self._levels[work.priority][work.tenant].forget(work)
+            self._tenants.leave(work.tenant, inputs)
+            self._changed(-inputs, -tokens)
+            self._tidy(work.priority, work.tenant)
+
+    def regroup(self, bucket: Bucket) -> None:
+        """Change how lengths share buckets."""
+        if bucket is not self._bucket:
+            self._bucket = bucket
+            for flow in self._flows():
+                flow.regroup(bucket)
 
     def oldest(self) -> Work | None:
-        """The work that waits longest."""
-        while self._works and not self._works[0].waiting:
-            self._works.popleft()
-        return self._works[0] if self._works else None
+        """The work that waits longest, whatever its priority."""
+        heads = (head for flow in self._flows() if (head := flow.oldest()) is not None)
+        return min(heads, key=lambda work: work.number, default=None)
 
-    def oldest_bucket(self) -> int:
-        """The longest bucket with an input of the oldest work: each is first in first out, so it stands in front."""
-        heads = ((head[0], -key) for key in self.lengths() if (head := self.peek(key)) is not None)
-        return -min(heads)[1]
+    def lead(self, now: float) -> tuple[list[int], Flow]:
+        """The priorities with something waiting, the most urgent first, and the flow of the first whose turn it is."""
+        longest = {level: min(flows.values(), key=_led) for level, flows in self._levels.items()}
+        urgency = {level: level + (now - flow.led) / SECONDS_PER_LEVEL for level, flow in longest.items()}
+        levels = sorted(urgency, key=lambda level: (-urgency[level], -level))
+        first = longest[levels[0]]
+        if levels[0] == max(levels) and now - first.led < _LONGEST:
+            first = min(self._levels[levels[0]].values(), key=self.served)
+        first.led = now
+        return levels, first
 
-    def lengths(self) -> list[int]:
-        """Keys of the buckets, shortest first."""
-        return sorted(self._buckets)
+    def flows(self, level: int) -> list[Flow]:
+        """The tenants' flows of one priority."""
+        return list(self._levels[level].values())
 
-    def peek(self, key: int) -> Entry | None:
-        """The first input of a bucket whose work was not cancelled; an empty bucket goes away."""
-        found = self._buckets[key]
-        while found and found[0][2].cancelled:
-            found.popleft()
-        if found:
-            return found[0]
-        del self._buckets[key]
-        return None
+    def took(self, level: int, flow: Flow, inputs: int, tokens: int) -> None:
+        """So much was popped from `flow`."""
+        self._tenants.serve(flow.tenant, tokens)
+        self._tenants.leave(flow.tenant, inputs)
+        self._changed(-inputs, -tokens)
+        self._tidy(level, flow.tenant)
 
-    def pop(self, key: int) -> Entry:
-        """Take the first input of a bucket that `peek` showed to hold one."""
-        entry = self._buckets[key].popleft()
-        self.count -= 1
-        self.tokens -= entry[1]
-        return entry
+    def served(self, flow: Flow) -> float:
+        """Tokens served to the flow's tenant."""
+        return self._tenants.served(flow.tenant)
 
     def works(self) -> list[Work]:
         """Every work with an input waiting, oldest first."""
-        return [work for work in self._works if work.waiting]
+        return sorted((work for flow in self._flows() for work in flow.works()), key=lambda work: work.number)
+
+    def _flows(self) -> list[Flow]:
+        return [flow for flows in self._levels.values() for flow in flows.values()]
+
+    def _changed(self, inputs: int, tokens: int) -> None:
+        self.count += inputs
+        self.tokens += tokens
+
+    def _tidy(self, level: int, tenant: str) -> None:
+        """Flows and levels with nothing waiting go away, so that many tenants over a day cost nothing."""
+        if not self._levels[level][tenant].count:
+            del self._levels[level][tenant]
+        if not self._levels[level]:
+            del self._levels[level]
+
+
+def _led(flow: Flow) -> float:
+    return flow.led

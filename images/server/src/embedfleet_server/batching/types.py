@@ -1,19 +1,34 @@
 """The small values that pass between the parts of the core. Times are seconds on the driver's clock."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
+
+LOWEST, LOW, NORMAL, HIGH, CRITICAL = 0, 64, 128, 192, 255
+"""Names of some of the priorities 0-255."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How the batches of one model are formed."""
 
+    enabled: bool = True
     max_batch_size: int = 32
     max_batch_tokens: int = 16384
     max_wait: float = 0.05
+    min_interval: float = 0.0
     dispatch_when_idle: bool = True
     sort_by_length: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What happens to a batch whose fault may pass."""
+
+    max_retries: int = 3
+    delay: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +37,17 @@ class Bound:
 
     inputs: int | None = None
     tokens: int | None = None
+
+
+class Fault(Enum):
+    """Why a batch failed, as far as that decides what to do next."""
+
+    TRANSIENT = "transient"
+    """May pass: try the same batch again after a back-off."""
+    PERMANENT = "permanent"
+    """Will not pass: halve, until the item at fault is alone."""
+    MEMORY = "memory"
+    """Too large for the device: halve, and form smaller batches for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +68,13 @@ class Work:
     handle: Any
     arrived: float
     number: int
+    priority: int = NORMAL
+    tenant: str = ""
+    deadline: float = math.inf
     waiting: int = field(init=False)
     waiting_tokens: int = field(init=False)
+    held: int = 0
+    """Of its inputs, those that failed and wait for another try; they are not in `waiting`."""
     running: int = 0
     cancelled: bool = False
 
@@ -58,7 +89,7 @@ Entry = tuple[int, int, Work, int]
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Inputs of one model that share a forward; holds one permit until `complete`."""
+    """Inputs of one model that share a forward; holds one permit until `complete` or `fail`."""
 
     number: int
     model: str
@@ -67,6 +98,8 @@ class Batch:
     tokens: int
     """As the model computes them: padded where it pads."""
     formed: float
+    attempt: int = 0
+    """How often these inputs were tried before because of a fault that may pass."""
 
     def payloads(self) -> list[Any]:
         """The payloads, in the order of the rows that the forward has to give."""
@@ -85,6 +118,7 @@ class Stats:
     failed: int
     cancelled: int
     refused: int
+    retried: int
     waiting: int
     running: int
     batches: int

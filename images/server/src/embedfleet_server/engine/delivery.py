@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from embedfleet_server.batching.types import Batch, Work
+from embedfleet_server.batching.types import Batch, Entry, Fault, Work
 from embedfleet_server.engine.errors import BatchFailed, ItemError
-from embedfleet_server.engine.protocols import Encoded, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Model, ModelInfo, Rows
 
 _NOT_FINITE = "the model gave a vector that is not finite"
 
@@ -17,7 +18,7 @@ _NOT_FINITE = "the model gave a vector that is not finite"
 class Answer:
     """Vectors of one request in the order of its inputs: `rows` (n, native_dimensions) float32.
 
-    `errors` names the inputs whose forward gave no finite row; their rows are NaN.
+    `errors` names the inputs for which there is no vector (not finite, failed alone, too large); their rows are NaN.
     """
 
     rows: Rows
@@ -27,6 +28,35 @@ class Answer:
     queue_seconds: float
     compute_seconds: float
     info: ModelInfo
+
+
+class Delivery(Protocol):
+    """How the results of batches reach those who asked; the dispatcher does not look into either."""
+
+    def check(self, batch: Batch, results: Any, model: Any) -> None:
+        """`BatchFailed` when these cannot be the batch's results."""
+
+    def scatter(self, batch: Batch, results: Any, seconds: float) -> int:
+        """Give each request its results; returns how many inputs have none after all."""
+
+    def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
+        """Tell each request which of its inputs failed for good; called after every failure, maybe with none."""
+
+
+class RowDelivery:
+    """Vectors as rows, for the server's engine."""
+
+    def check(self, batch: Batch, results: Rows, model: Model) -> None:
+        """As many rows as inputs, as long as the model states."""
+        check(batch, results, model.info.native_dimensions)
+
+    def scatter(self, batch: Batch, results: Rows, seconds: float) -> int:
+        """Each request its rows; those not finite are errors."""
+        return scatter(batch, results, seconds)
+
+    def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
+        """An `ItemError` for each input."""
+        lose(entries, _item_error(fault, error))
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +86,14 @@ class Pending:
         if not self.missing and not self.future.done():
             self.future.set_result(self._answer())
 
+    def lose(self, index: int, error: ItemError) -> None:
+        """No row will come for one input."""
+        self.errors[index] = error
+        self.rows[index] = np.nan
+        self.missing -= 1
+        if not self.missing and not self.future.done():
+            self.future.set_result(self._answer())
+
     def fail(self, error: Exception) -> None:
         """No rows will come."""
         if not self.future.done():
@@ -68,10 +106,12 @@ class Pending:
 
 
 def check(batch: Batch, rows: Rows, dimensions: int) -> None:
-    """`BatchFailed` when there are not as many rows as inputs, or they have another length than the model states."""
+    """`BatchFailed` when there are not as many rows as inputs, they have another length than stated, or no numbers."""
     expected = (len(batch.entries), dimensions)
     if rows.shape != expected:
         raise BatchFailed(f"model {batch.model!r} gave rows of shape {rows.shape} where {expected} was due")
+    if not np.issubdtype(rows.dtype, np.floating):
+        raise BatchFailed(f"model {batch.model!r} gave rows of {rows.dtype} where float32 was due")
 
 
 def scatter(batch: Batch, rows: Rows, seconds: float) -> int:
@@ -88,9 +128,11 @@ def scatter(batch: Batch, rows: Rows, seconds: float) -> int:
     return failed
 
 
-def works(batch: Batch) -> list[Work]:
-    """The works of a batch, each once."""
-    return list(dict.fromkeys(entry[2] for entry in batch.entries))
+def lose(entries: Sequence[Entry], error: ItemError) -> None:
+    """Tell each request which of its inputs failed for good, `error` saying why."""
+    for _, _, work, index in entries:
+        pending: Pending = work.handle
+        pending.lose(index, replace(error, index=index))
 
 
 def _by_work(batch: Batch) -> dict[Work, tuple[list[int], list[int]]]:
@@ -102,3 +144,9 @@ def _by_work(batch: Batch) -> dict[Work, tuple[list[int], list[int]]]:
             positions.append(position)
             indices.append(index)
     return grouped
+
+
+def _item_error(fault: Fault, error: Exception) -> ItemError:
+    if fault is Fault.MEMORY:
+        return ItemError(0, "input_too_large", "the input does not fit into the device's memory, even alone")
+    return ItemError(0, "forward_failed", f"the forward failed for this input alone: {error}")

@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from embedfleet_server.batching.core import BatchingCore
-from embedfleet_server.batching.types import Batch
-from embedfleet_server.engine.delivery import check, scatter, works
-from embedfleet_server.engine.errors import BatchFailed
-from embedfleet_server.engine.protocols import Model
-from embedfleet_server.engine.workers import Workers
+from embedfleet_server.batching.types import Batch, Fault
+from embedfleet_server.engine.delivery import Delivery, RowDelivery
+from embedfleet_server.engine.faults import MayPass, classify
 
 _log = logging.getLogger("embedfleet.engine")
 
@@ -28,38 +27,50 @@ class BatchRecord:
     failed: int
 
 
+class Forwards(Protocol):
+    """Where a batch is computed, away from the event loop."""
+
+    async def forward(self, model: Any, batch: Sequence[Any], /) -> Any:
+        """What `model` gives for the payloads of a batch."""
+
+
 class Dispatcher:
     """The driver's hands: woken by arrivals, by the clock and by batches that end."""
 
     def __init__(
         self,
         core: BatchingCore,
-        workers: Workers,
-        model_of: Callable[[str], Model],
+        workers: Forwards,
+        model_of: Callable[[str], Any],
         observe: Callable[[BatchRecord], None],
+        may_pass: MayPass | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
+        self._may_pass = may_pass
+        self._delivery = delivery or RowDelivery()
         self._core, self._workers, self._model_of, self._observe = core, workers, model_of, observe
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._kicked: asyncio.Handle | None = None
-
-    @property
-    def running(self) -> int:
-        """Batches whose forward has not ended."""
-        return len(self._running)
 
     def kick(self) -> None:
         """Something changed: look for batches once this turn of the loop is over, so that arrivals of one turn meet."""
         if self._kicked is None:
             self._kicked = asyncio.get_running_loop().call_soon(self._dispatch)
 
-    async def close(self, patience: float) -> None:
-        """Wait for running batches, at most `patience` seconds, and forget the timers."""
+    async def close(self, patience: float) -> int:
+        """Wait for running batches, at most `patience` seconds; give up, and count, those that do not end."""
+        stuck: set[asyncio.Task[None]] = set()
         if self._running:
-            await asyncio.wait(self._running, timeout=patience)
+            _, stuck = await asyncio.wait(self._running, timeout=patience)
+        for task in stuck:
+            task.cancel()
+        if stuck:
+            await asyncio.wait(stuck)
         for handle in (self._timer, self._kicked):
             if handle is not None:
                 handle.cancel()
+        return len(stuck)
 
     def _dispatch(self) -> None:
         self._kicked = None
@@ -73,7 +84,7 @@ class Dispatcher:
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        due = self._core.wake_at()
+        due = self._core.wake_at(loop.time())
         self._timer = None if due is None else loop.call_at(due, self._dispatch)
 
     async def _run(self, batch: Batch) -> None:
@@ -84,28 +95,29 @@ class Dispatcher:
         try:
             rows = await self._workers.forward(model, batch.payloads())
             seconds = loop.time() - started
-            check(batch, rows, model.info.native_dimensions)
+            self._delivery.check(batch, rows, model)
+        except asyncio.CancelledError:
+            self._core.fail(batch, Fault.PERMANENT, loop.time())
+            raise
         except Exception as error:  # noqa: BLE001  # whatever a model raises belongs to the callers of this batch
-            self._fail(batch, error, loop.time() - started)
+            self._fail(batch, error)
         else:
-            failed = scatter(batch, rows, seconds)
-            self._end(batch, seconds, failed)
+            failed = self._delivery.scatter(batch, rows, seconds)
+            self._core.complete(batch, seconds, failed)
+            self._dispatch()
+            self._record(batch, seconds, failed)
 
-    def _end(self, batch: Batch, seconds: float, failed: int) -> None:
-        self._core.complete(batch, seconds, failed)
+    def _fail(self, batch: Batch, error: Exception) -> None:
+        """The core says which inputs failed for good; the rest it will hand out again."""
+        fault = classify(error, self._may_pass)
+        size = len(batch.entries)
+        _log.warning("a batch of %d for model %s failed (%s): %r", size, batch.model, fault.value, error)
+        lost = self._core.fail(batch, fault, asyncio.get_running_loop().time())
+        self._delivery.lose(lost, fault, error)
         self._dispatch()
+        self._record(batch, 0.0, len(lost))
+
+    def _record(self, batch: Batch, seconds: float, failed: int) -> None:
         own = sum(entry[1] for entry in batch.entries)
         waited = batch.formed - min(entry[2].arrived for entry in batch.entries)
         self._observe(BatchRecord(batch.model, len(batch.entries), batch.tokens, own, waited, seconds, failed))
-
-    def _fail(self, batch: Batch, error: Exception, seconds: float) -> None:
-        """The forward failed: every request in the batch gets the error, and what waits of them is dropped."""
-        _log.error("a batch of %d for model %s failed", len(batch.entries), batch.model, exc_info=error)
-        failure = error if isinstance(error, BatchFailed) else BatchFailed(f"the forward failed: {error}")
-        alive = [work for work in works(batch) if not work.cancelled]
-        failed = sum(not entry[2].cancelled for entry in batch.entries)
-        for work in alive:
-            work.handle.fail(failure)
-        self._end(batch, seconds, failed)
-        for work in alive:
-            self._core.cancel(work, failed=True)

@@ -4,6 +4,7 @@ A request goes: reserve room → model loaded → tokenise → admit → queue �
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from typing import Any
 
 from embedfleet.api import Batching, BatchingSettings
 from embedfleet_server.batching.core import BatchingCore
-from embedfleet_server.batching.types import Bound, Policy, Refusal, Stats, Work
+from embedfleet_server.batching.types import CRITICAL, LOWEST, NORMAL, Bound, Policy, Refusal, Retry, Stats, Work
 from embedfleet_server.engine.delivery import Answer, Pending
 from embedfleet_server.engine.dispatcher import BatchRecord, Dispatcher
 from embedfleet_server.engine.errors import (
     DeadlineExceeded,
     EngineError,
+    InvalidRequest,
     ModelLoading,
     ModelNotFound,
     QueueFull,
@@ -39,6 +41,17 @@ class DrainReport:
     refused: int
     failed: int
     stuck_batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, as far as scheduling it goes; `limit` in seconds from its arrival."""
+
+    items: Sequence[Item]
+    input_type: str | None
+    priority: int
+    tenant: str
+    limit: float
 
 
 @dataclass(slots=True)
@@ -73,7 +86,8 @@ class Engine:
         self._slots = {name: Slot(config, self._workers, self._model_ready) for name, config in models.items()}
         self._tokenizing = Tokenizing(self._workers)
         self._dispatcher = Dispatcher(self._core, self._workers, self._model, self._batch_ended)
-        self._scopes: set[asyncio.Timeout] = set()
+        self._paused: set[str] = set()
+        self._scopes: dict[asyncio.Timeout, None] = {}
         self._nobody = asyncio.Event()
         self._since: _Since | None = None
         self._stopped = self._started = False
@@ -94,14 +108,17 @@ class Engine:
         """Finish what was accepted, at most `patience` seconds; past them the rest get `Stopped`. None hangs."""
         self.close_admission()
         since = self._since or _Since()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
         if self._scopes and not await self._emptied(patience):
             self._stopped = True
-            since.failed = len(self._scopes)
+            since.failed = max(since.failed, len(self._scopes))
             for scope in self._scopes:
-                scope.reschedule(asyncio.get_running_loop().time())
+                if not scope.expired():  # its own time may run out at this very moment
+                    scope.reschedule(loop.time())
             await self._emptied(None)
-        await self._close(patience)
-        return DrainReport(since.requests, since.inputs, since.refused, since.failed, self._dispatcher.running)
+        stuck = await self._close(until - loop.time())
+        return DrainReport(since.requests, since.inputs, since.refused, since.failed, stuck)
 
     @property
     def is_running(self) -> bool:
@@ -135,18 +152,30 @@ class Engine:
         """What the model is, once it is loaded."""
         return self._slots[model].status().info
 
-    async def embed(self, model: str, items: Sequence[Item], *, input_type: str | None = None) -> Answer:
+    async def embed(
+        self,
+        model: str,
+        items: Sequence[Item],
+        *,
+        input_type: str | None = None,
+        priority: int = NORMAL,
+        tenant: str = "",
+        within: float | None = None,
+    ) -> Answer:
         """Vectors of `items` by `model`, rows in their order; raises what `errors` lists.
 
-        `input_type` ("query", "document") chooses the prompt; None is the model's own default.
+        `input_type` ("query", "document") chooses the prompt; None is the model's own default. `within` is the caller's
+        own limit in seconds; `itemTimeoutSeconds` holds all the same.
         """
         slot = self._slots.get(model)
         if slot is None:
             raise ModelNotFound(model, tuple(self._slots))
-        self._reserve(model, len(items))
-        reservation = _Reservation(self._core, model, len(items))
+        limit = float(self.settings.batching.item_timeout_seconds)
+        asked = Asked(items, input_type, priority, tenant, limit if within is None else min(limit, within))
+        self._reserve(model, asked)
+        reservation = _Reservation(self._core, model, len(items), tenant)
         try:
-            answer = await self._within_time(slot, items, input_type, reservation)
+            answer = await self._within_time(slot, asked, reservation)
         finally:
             reservation.release()
         if self._since is not None:
@@ -187,52 +216,84 @@ class Engine:
             "tokens_per_second": {name: costs[name].tokens_per_second() for name in self._slots},
         }
 
-    async def _within_time(
-        self, slot: Slot, items: Sequence[Item], input_type: str | None, reservation: "_Reservation"
-    ) -> Answer:
+    def apply(self, settings: BatchingSettings) -> None:
+        """Take up new values while running; what waits stays and is served by them."""
+        self.settings = settings
+        whole = settings.batching
+        self._core.permits = whole.max_concurrent_batches
+        self._core.bound = Bound(whole.max_queued_requests, whole.max_queued_tokens)
+        self._core.retry = retry_of(whole)
+        for name in self._slots:
+            self._core.change(name, policy_of(settings.for_model(name)), _bound_of(settings, name))
+            self._core.pause(name, paused=name in self._paused or settings.for_model(name).paused)
+        self._dispatcher.kick()
+
+    def pause(self, model: str | None = None, *, paused: bool = True) -> None:
+        """Start nothing of `model` (of all, when None), or start again: queued work stays, new work is admitted."""
+        names = tuple(self._slots) if model is None else (self.resolve(model),)
+        for name in names:
+            (self._paused.add if paused else self._paused.discard)(name)
+            self._core.pause(name, paused=paused or self.settings.for_model(name).paused)
+        self._dispatcher.kick()
+
+    @property
+    def paused(self) -> list[str]:
+        """The models of which nothing is started."""
+        return [name for name in self._slots if self._core.is_paused(name)]
+
+    async def _within_time(self, slot: Slot, asked: Asked, reservation: "_Reservation") -> Answer:
         """The steps of one request, under the limit that no caller waits past."""
-        limit = self.settings.batching.item_timeout_seconds
         try:
-            async with asyncio.timeout(limit) as scope:
-                self._scopes.add(scope)
+            async with asyncio.timeout(asked.limit) as scope:
+                self._scopes[scope] = None
                 try:
-                    return await self._steps(slot, items, input_type, reservation)
+                    return await self._steps(slot, asked, scope.when() or math.inf, reservation)
                 finally:
                     self._leave(scope)
         except TimeoutError as error:
-            raise self._out_of_time(slot, limit) from error
+            raise self._out_of_time(slot, asked.limit) from error
 
-    async def _steps(
-        self, slot: Slot, items: Sequence[Item], input_type: str | None, reservation: "_Reservation"
-    ) -> Answer:
+    async def _steps(self, slot: Slot, asked: Asked, deadline: float, reservation: "_Reservation") -> Answer:
         model = await slot.get()
-        encoded = await self._tokenizing.encode(model, items, prompt_of(model.info, input_type))
+        encoded = await self._tokenizing.encode(model, asked.items, prompt_of(model.info, asked.input_type))
         reservation.release()
-        pending, work = self._submit(slot.config.name, model.info, encoded)
+        pending, work = self._submit(slot.config.name, model.info, encoded, asked, deadline)
         try:
             return await pending.future
         except asyncio.CancelledError:
             self._core.cancel(work)
             raise
 
-    def _reserve(self, model: str, inputs: int) -> None:
+    def _reserve(self, model: str, asked: Asked) -> None:
         if self._since is not None:
             self._since.refused += 1
             raise ShuttingDown("the server is shutting down", self._core.retry_after())
-        _raise_refused(self._core.reserve(model, inputs))
+        if not LOWEST <= asked.priority <= CRITICAL:
+            raise InvalidRequest(f"priority is {asked.priority}: it must be 0 to 255", "priority")
+        if not asked.items:
+            raise InvalidRequest("there is nothing to embed", "input")
+        if asked.limit <= 0:
+            raise DeadlineExceeded("the deadline had passed before the request came")
+        now = asyncio.get_running_loop().time()
+        _raise_refused(self._core.reserve(model, len(asked.items), now, tenant=asked.tenant))
 
-    def _submit(self, name: str, info: ModelInfo, encoded: list[Encoded]) -> tuple[Pending, Work]:
+    def _submit(
+        self, name: str, info: ModelInfo, encoded: list[Encoded], asked: Asked, deadline: float
+    ) -> tuple[Pending, Work]:
         loop = asyncio.get_running_loop()
         now = loop.time()
         pending = Pending(loop.create_future(), info, encoded, now)
-        work = self._core.submit(name, encoded, [len(item.token_ids) for item in encoded], pending, now)
+        costs = [len(item.token_ids) for item in encoded]
+        work = self._core.submit(
+            name, encoded, costs, pending, now, priority=asked.priority, tenant=asked.tenant, deadline=deadline
+        )
         if isinstance(work, Refusal):
             raise _refused(work)
         self._dispatcher.kick()
         return pending, work
 
     def _leave(self, scope: asyncio.Timeout) -> None:
-        self._scopes.discard(scope)
+        self._scopes.pop(scope, None)
         if not self._scopes:
             self._nobody.set()
 
@@ -254,11 +315,14 @@ class Engine:
             return ModelLoading(f"model {slot.config.name!r} is still loading after {limit} s")
         return DeadlineExceeded(f"no answer within itemTimeoutSeconds ({limit} s)")
 
-    async def _close(self, patience: float) -> None:
-        await self._dispatcher.close(0.0 if self._stopped else patience)
+    async def _close(self, patience: float) -> int:
+        """Give back everything, waiting at most `patience` seconds; returns how many batches never ended."""
+        stuck = await self._dispatcher.close(max(0.0, patience))
+        await self._tokenizing.close()
         for slot in self._slots.values():
             await slot.close()
         self._workers.close()
+        return stuck
 
     def _model(self, name: str) -> Model:
         model = self._slots[name].model
@@ -277,14 +341,14 @@ class Engine:
 class _Reservation:
     """Room held between arrival and admission, given back once."""
 
-    __slots__ = ("_core", "_inputs", "_model")
+    __slots__ = ("_core", "_inputs", "_model", "_tenant")
 
-    def __init__(self, core: BatchingCore, model: str, inputs: int) -> None:
-        self._core, self._model, self._inputs = core, model, inputs
+    def __init__(self, core: BatchingCore, model: str, inputs: int, tenant: str) -> None:
+        self._core, self._model, self._inputs, self._tenant = core, model, inputs, tenant
 
     def release(self) -> None:
         if self._inputs:
-            self._core.release(self._model, self._inputs)
+            self._core.release(self._model, self._inputs, tenant=self._tenant)
             self._inputs = 0
 
 
@@ -297,21 +361,33 @@ def prompt_of(info: ModelInfo, input_type: str | None) -> str:
 def policy_of(batching: Batching) -> Policy:
     """The core's values of one model from the contract's."""
     return Policy(
+        enabled=batching.enabled,
         max_batch_size=batching.max_batch_size,
         max_batch_tokens=batching.max_batch_tokens,
         max_wait=batching.max_wait_milliseconds / 1000,
+        min_interval=batching.min_batch_interval_milliseconds / 1000,
         dispatch_when_idle=batching.dispatch_when_idle,
         sort_by_length=batching.sort_by_length,
     )
 
 
+def retry_of(batching: Batching) -> Retry:
+    """The core's retry values from the contract's."""
+    return Retry(batching.max_retries, batching.retry_delay_milliseconds / 1000)
+
+
+def _bound_of(settings: BatchingSettings, name: str) -> Bound:
+    own = settings.models.get(name)
+    return Bound() if own is None else Bound(own.max_queued_requests, own.max_queued_tokens)
+
+
 def _core(settings: BatchingSettings, models: Mapping[str, ModelConfig]) -> BatchingCore:
     whole = settings.batching
-    core = BatchingCore(whole.max_concurrent_batches, Bound(whole.max_queued_requests, whole.max_queued_tokens))
+    bound = Bound(whole.max_queued_requests, whole.max_queued_tokens)
+    core = BatchingCore(whole.max_concurrent_batches, bound, retry=retry_of(whole))
     for name in models:
-        own = settings.models.get(name)
-        bound = Bound(own.max_queued_requests, own.max_queued_tokens) if own is not None else Bound()
-        core.add_model(name, policy_of(settings.for_model(name)), bound)
+        core.add_model(name, policy_of(settings.for_model(name)), _bound_of(settings, name))
+        core.pause(name, paused=settings.for_model(name).paused)
     return core
 
 

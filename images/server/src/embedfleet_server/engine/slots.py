@@ -53,6 +53,7 @@ class Slot:
         self._failures = 0
         self._next_attempt = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def status(self) -> ModelStatus:
         """The slot as it is now."""
@@ -84,10 +85,12 @@ class Slot:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait([self._loading])
-        if self.model is not None:
+        if self.model is not None and not self._closed:
+            self._closed = True
             self.model.close()
 
     async def _load(self) -> None:
+        model: Model | None = None
         try:
             model = await self._workers.load(self.config.loader)
             await self._self_test(model)
@@ -97,6 +100,8 @@ class Slot:
             self.model, self.state, self.cause, self._failures = model, "Ready", None, 0
             self._on_ready(self.config.name, model.info)
         finally:
+            if model is not None and model is not self.model:
+                model.close()
             self._loading = None
 
     async def _self_test(self, model: Model) -> None:

@@ -44,6 +44,15 @@ class Tokenizing:
         self._waiting.append(job)
         return await job.answer
 
+    async def close(self) -> None:
+        """Give up calls whose callers are gone."""
+        self._waiting.clear()
+        calls = set(self._calls)
+        for call in calls:
+            call.cancel()
+        if calls:
+            await asyncio.wait(calls)
+
     def _start(self) -> None:
         while self._free and self._waiting:
             self._free -= 1

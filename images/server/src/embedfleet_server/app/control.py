@@ -1,0 +1,101 @@
+"""The control socket: the only place that changes anything. A Unix socket, open to this user alone."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from embedfleet_server.app.errors import middleware
+from embedfleet_server.app.tuning import Tuning
+from embedfleet_server.engine.engine import Engine
+from embedfleet_server.engine.errors import InvalidRequest
+
+
+def application(engine: Engine, tuning: Tuning) -> web.Application:
+    """POST `/pause`, `/resume` ({"model"} or {} for all), `/set` (fields of spec.batching), `/unset`; GET `/stats`."""
+    doors = _Control(engine, tuning)
+    app = web.Application(middlewares=[middleware(lambda code: None, lambda: None)])
+    app.router.add_get("/stats", doors.stats)
+    for path in ("pause", "resume", "set", "unset"):
+        app.router.add_post(f"/{path}", getattr(doors, path))
+    return app
+
+
+class ControlSocket:
+    """The listener; the socket file goes away with it."""
+
+    def __init__(self, engine: Engine, tuning: Tuning, path: Path) -> None:
+        self._runner = web.AppRunner(application(engine, tuning), access_log=None)
+        self._path = path
+
+    async def start(self) -> None:
+        """Listen; a file left by a server that is gone is taken over."""
+        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+        await self._runner.setup()
+        await web.UnixSite(self._runner, self._path).start()
+        await asyncio.to_thread(self._path.chmod, 0o600)
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+
+
+class _Control:
+    """The handlers."""
+
+    def __init__(self, engine: Engine, tuning: Tuning) -> None:
+        self._engine, self._tuning = engine, tuning
+
+    async def stats(self, _: web.Request) -> web.Response:
+        """Queues, counts, values in force and overrides."""
+        return self._answer()
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """Start nothing of a model, or of all."""
+        self._engine.pause(await _model(request), paused=True)
+        return self._answer()
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """Start again."""
+        self._engine.pause(await _model(request), paused=False)
+        return self._answer()
+
+    async def set(self, request: web.Request) -> web.Response:
+        """Override batching values; all of them or, when one is wrong, none."""
+        values = await _object(request)
+        if not values:
+            raise InvalidRequest("nothing to set: give at least one field of spec.batching")
+        self._tuning.override(values)
+        return self._answer()
+
+    async def unset(self, _: web.Request) -> web.Response:
+        """Take every override back."""
+        self._tuning.clear()
+        return self._answer()
+
+    def _answer(self) -> web.Response:
+        in_force = self._engine.settings.batching.model_dump(by_alias=True, exclude_none=True)
+        state = {"service": self._engine.service, **self._engine.state(), **self._tuning.state(), "batching": in_force}
+        return web.Response(body=orjson.dumps(state), content_type="application/json")
+
+
+async def _object(request: web.Request) -> dict[str, Any]:
+    raw = await request.read()
+    try:
+        found = orjson.loads(raw) if raw else {}
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"the body is {type(found).__name__}: it must be an object")
+    return found
+
+
+async def _model(request: web.Request) -> str | None:
+    found = await _object(request)
+    model = found.pop("model", None)
+    if found or not isinstance(model, str | None):
+        raise InvalidRequest('the body must be {} for all models, or {"model": NAME}')
+    return model

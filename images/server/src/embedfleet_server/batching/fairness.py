@@ -1,0 +1,97 @@
+"""Fairness in tokens between those who share something: tenants of a service, models of a device.
+
+Start-time fair queueing: each has an account of tokens served; who was served least goes next. One that comes back
+after an idle time starts level with those being served, so it is not owed what it did not ask for.
+"""
+
+from embedfleet_server.batching.types import Refusal
+
+
+class Accounts:
+    """Tokens served, by name."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, float] = {}
+        self._waiting: dict[str, int] = {}
+        self._level = 0.0
+
+    def served(self, name: str) -> float:
+        """Tokens served to `name`, as far as they count."""
+        return self._served.get(name, self._level)
+
+    def arrive(self, name: str, inputs: int) -> None:
+        """`name` has so many more inputs waiting."""
+        if not self._waiting.get(name):
+            self._served[name] = max(self._served.get(name, 0.0), self._level)
+        self._waiting[name] = self._waiting.get(name, 0) + inputs
+
+    def leave(self, name: str, inputs: int) -> None:
+        """`name` has so many fewer inputs waiting."""
+        self._waiting[name] -= inputs
+        if not self._waiting[name]:
+            del self._waiting[name]
+            if self._served[name] <= self._level:
+                del self._served[name]
+
+    def serve(self, name: str, tokens: int) -> None:
+        """`name` was served so many tokens."""
+        before = self.served(name)
+        self._level = max(self._level, before)
+        self._served[name] = before + tokens
+
+    def waiting(self, name: str) -> int:
+        """Inputs of `name` that wait."""
+        return self._waiting.get(name, 0)
+
+    def names(self) -> list[str]:
+        """Those with inputs waiting."""
+        return list(self._waiting)
+
+    def forget_idle(self) -> None:
+        """Drop the accounts of those that are gone and owe nothing."""
+        gone = [name for name, served in self._served.items() if served <= self._level and name not in self._waiting]
+        for name in gone:
+            del self._served[name]
+
+
+_REMEMBERED = 10.0  # seconds for which a tenant counts as present after its last request
+
+
+class Shares:
+    """Places in the queue, shared between the tenants that are present.
+
+    Alone, a tenant may fill the queue. With others present each may hold its even part of it, so that one that sends
+    a hundred times as much does not leave the others no room to be refused less.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self._last_seen: dict[str, float] = {}
+        self._now = 0.0
+
+    def seen(self, tenant: str, now: float) -> None:
+        """A request of `tenant` came, admitted or not."""
+        self._now = now
+        self._last_seen[tenant] = now
+        if len(self._last_seen) > 1:
+            gone = [name for name, at in self._last_seen.items() if at < now - _REMEMBERED and not self._held.get(name)]
+            for name in gone:
+                del self._last_seen[name]
+
+    def hold(self, tenant: str, inputs: int) -> None:
+        """So many more (or fewer) inputs of `tenant` wait."""
+        held = self._held.get(tenant, 0) + inputs
+        if held:
+            self._held[tenant] = held
+        else:
+            self._held.pop(tenant, None)
+
+    def over(self, tenant: str, inputs: int, places: int, delay: float) -> Refusal | None:
+        """The refusal of what would pass the tenant's part; one that holds nothing is always within it."""
+        present = len(self._last_seen)
+        held = self._held.get(tenant, 0)
+        if present < 2 or not held or held + inputs <= places // present:
+            return None
+        return Refusal(
+            f"this tenant holds {held} of its {places // present} places, with {present} tenants present", delay
+        )
