@@ -22,6 +22,7 @@ from embedfleet_server.engine.errors import (
     ShuttingDown,
     Stopped,
     TooLarge,
+    TooLate,
 )
 from embedfleet_server.engine.faults import OutOfMemory, TransientError
 from embedfleet_server.engine.protocols import Encoded, Model, Rows
@@ -323,7 +324,7 @@ def test_a_callers_own_deadline_is_kept_and_a_past_one_refused() -> None:
         with pytest.raises(DeadlineExceeded):
             await made.embed("semantic", ["late"], within=0.5)
         assert asyncio.get_running_loop().time() - begun == pytest.approx(0.5)
-        with pytest.raises(DeadlineExceeded, match="had passed"):
+        with pytest.raises(TooLate, match="had passed"):
             await made.embed("semantic", ["late"], within=0.0)
         await running
         await finish(made)

@@ -78,6 +78,7 @@ TABLE: Mapping[type[BaseException], Row] = {
     engine.ShuttingDown: Row(503, "shutting_down", _SERVER),
     engine.ModelLoading: Row(503, "model_loading", _SERVER),
     engine.ModelLoadFailed: Row(503, "model_failed", _SERVER),
+    engine.TooLate: Row(504, "deadline_exceeded", _CALLER),
     engine.DeadlineExceeded: Row(504, "deadline_exceeded", _SERVER, accepted=True),
 }
 HTTP: Mapping[int, Row] = {

@@ -25,6 +25,7 @@ from embedfleet_server.engine.errors import (
     ShuttingDown,
     Stopped,
     TooLarge,
+    TooLate,
 )
 from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo
 from embedfleet_server.engine.slots import ModelConfig, ModelStatus, Slot
@@ -273,7 +274,7 @@ class Engine:
         if not asked.items:
             raise InvalidRequest("there is nothing to embed", "input")
         if asked.limit <= 0:
-            raise DeadlineExceeded("the deadline had passed before the request came")
+            raise TooLate("the deadline had passed before the request came")
         now = asyncio.get_running_loop().time()
         _raise_refused(self._core.reserve(model, len(asked.items), now, tenant=asked.tenant))
 

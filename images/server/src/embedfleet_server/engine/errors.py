@@ -5,7 +5,8 @@ EngineError
 │   ├── InvalidRequest          the request as a whole is malformed
 │   ├── BadItems                some of its inputs are; every bad index is listed
 │   ├── ModelNotFound           no model of that name
-│   └── TooLarge                could never fit
+│   ├── TooLarge                could never fit
+│   └── TooLate                 its deadline had passed before it came
 ├── Refused                     nobody's fault; nothing was accepted; try again after `retry_after` seconds
 │   ├── QueueFull
 │   ├── ShuttingDown
@@ -65,6 +66,10 @@ class ModelNotFound(RequestError):
 
 class TooLarge(RequestError):
     """Larger than what the service could ever take."""
+
+
+class TooLate(RequestError):
+    """The request's deadline had passed before it came."""
 
 
 class Refused(EngineError):
