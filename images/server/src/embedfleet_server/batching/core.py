@@ -157,6 +157,8 @@ class BatchingCore:
             return refusal
         self._numbers += 1
         work = Work(name, payloads, costs, handle, now, self._numbers, priority, tenant, deadline)
+        if not work.waiting:
+            return work
         model.queue.push(work, now)
         self._shares.hold(tenant, len(payloads))
         self._turns.arrive(name, len(payloads))
