@@ -15,8 +15,9 @@ from typing import NoReturn
 
 from embedfleet.api.local import LocalRecord, private_directory, remove_record, runtime_directory, write_record
 from embedfleet.api.models import ModelSpec
-from embedfleet_server.app import announce, logs
+from embedfleet_server.app import announce, logs, watching
 from embedfleet_server.app.control import ControlSocket
+from embedfleet_server.app.memory import readings
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import CannotListen, Server
 from embedfleet_server.app.settings import Settings, WrongSettings, load
@@ -136,6 +137,7 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
     tasks = [
         asyncio.create_task(announce.tell_start(engine, record, began, tell)),
         asyncio.create_task(tuning.watch()),
+        asyncio.create_task(watching.watch(engine)),
     ]
     control = ControlSocket(engine, tuning, _socket(config, settings))
     try:
@@ -165,6 +167,7 @@ def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf) -> E
         settings.batching,
         default_model=settings.models.default_model,
         observe=metrics.batch,
+        readings=readings,
     )
 
 

@@ -1,6 +1,6 @@
 """The contract: `EmbeddingService`, `embedfleet.dev/v1alpha1`, and what follows from it."""
 
-from embedfleet.api.batching import Batching, ModelBatching
+from embedfleet.api.batching import Batching, Health, ModelBatching
 from embedfleet.api.models import Dtype, HuggingFaceSource, Loading, ModelSpec, Prompts, Source
 from embedfleet.api.problems import Problem, problems
 from embedfleet.api.service import Drain, EmbeddingService, EmbeddingServiceSpec, Gpu, Metadata
@@ -14,6 +14,7 @@ __all__ = [
     "EmbeddingService",
     "EmbeddingServiceSpec",
     "Gpu",
+    "Health",
     "HuggingFaceSource",
     "Loading",
     "Metadata",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from embedfleet.api.base import ContractModel
+from embedfleet.api.base import ContractModel, Rule
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
@@ -38,6 +38,34 @@ class ModelBatching(ContractModel):
     """Most tokens of this model waiting at once, where that is to be less than the service's bound."""
 
 
+class Health(ContractModel):
+    """When the server finds something wrong with itself: told in `/state` and, once per change, in the log."""
+
+    interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    """Time from one look to the next."""
+    queue_warning: Count = 500
+    """Inputs waiting over all models that are worth a warning."""
+    queue_critical: Count = 800
+    """Inputs waiting over all models at which LOW work is refused."""
+    memory_warning_percent: Annotated[int, Field(ge=1, le=100)] = 80
+    """Share of memory in use from which batches are formed with half their tokens."""
+    memory_critical_percent: Annotated[int, Field(ge=1, le=100)] = 90
+    """Share of memory in use from which batches are a quarter, and requests are refused with a delay."""
+
+    cel_rules = (
+        Rule(
+            "self.queueWarning <= self.queueCritical",
+            "queueWarning must not be above queueCritical",
+            lambda self: self.get("queueWarning", 500) <= self.get("queueCritical", 800),
+        ),
+        Rule(
+            "self.memoryWarningPercent <= self.memoryCriticalPercent",
+            "memoryWarningPercent must not be above memoryCriticalPercent",
+            lambda self: self.get("memoryWarningPercent", 80) <= self.get("memoryCriticalPercent", 90),
+        ),
+    )
+
+
 class Batching(ContractModel):
     """How requests become batches; from `maxConcurrentBatches` on the fields hold for the service as a whole."""
 
@@ -69,6 +97,8 @@ class Batching(ContractModel):
     """How often a batch is tried again after a fault that may pass."""
     retry_delay_milliseconds: Annotated[int, Field(ge=0, le=600_000)] = 1000
     """Wait before the first of these tries; it doubles with each."""
+    health: Health = Field(default_factory=Health)
+    """When the server finds something wrong with itself."""
 
     def for_model(self, own: ModelBatching | None) -> "Batching":
         """These values with one model's own put over them (the queue bounds stay the service's)."""

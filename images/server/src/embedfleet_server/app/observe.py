@@ -12,6 +12,7 @@ from embedfleet_server.app.errors import middleware
 from embedfleet_server.app.lifecycle import Lifecycle
 from embedfleet_server.app.metrics import CONTENT_TYPE, Metrics
 from embedfleet_server.app.tuning import Tuning
+from embedfleet_server.app.watching import look
 from embedfleet_server.engine.engine import Engine
 
 Clock = Callable[[], float]
@@ -58,7 +59,8 @@ class _Observe:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def state(self, _: web.Request) -> web.Response:
-        """All that is known, for the operator and for people."""
+        """All that is known, for the operator and for people; looks at health on the way."""
+        look(self._engine)
         return _json(self._state())
 
     def _state(self) -> dict[str, Any]:

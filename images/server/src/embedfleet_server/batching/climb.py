@@ -8,25 +8,29 @@ are measured longer, and the fastest is kept. No size is looked at above one who
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from embedfleet_server.batching.speeds import CERTAIN, Speeds
+from embedfleet_server.batching.speeds import CERTAIN, ENOUGH, Speeds
 
 _STRIDE = 8  # rungs in a factor of two
 _HOPELESS = 0.7  # of the best speed on the way: the sweep goes no further in a direction that gives less
+_CLEARLY = 1.03  # times the speed of the size kept: two means of 24 batches each differ by so much once in 50 looks
 _FINALISTS, _CLOSE = 2, 0.96  # measured longer: so many at most, none slower than this much of the best speed seen
 
 
 @dataclass(slots=True)
 class Climb:
-    """One search. `limit`: rungs from there on are too large for a reason of the caller's."""
+    """One search, among the rungs from `lowest` up to below `limit`."""
 
     sizes: list[int]
     start: int
     limit: int
     stride: int = _STRIDE
+    lowest: int = 0
+    favourite: int | None = None
+    """A rung that is kept unless another one is clearly faster."""
 
     def next(self, speeds: Speeds, target: float | None) -> tuple[int, bool]:
         """The rung to run now, and whether the search is over and this is the best one."""
-        allowed = range(self._bound(speeds, target))
+        allowed = range(self.lowest, self._bound(speeds, target))
         while True:
             for at in self._candidates(speeds, target):
                 if at in allowed and not speeds.is_measured(self.sizes[at], target):
@@ -42,7 +46,7 @@ class Climb:
             yield from self._sweep(range(self.start, last + _STRIDE, _STRIDE), speeds)
             yield from self._sweep(range(self.start, -_STRIDE, -_STRIDE), speeds)
         else:
-            best = self._best(self._known(speeds, target), speeds)
+            best = self._ranked(speeds, target)[0]
             yield from (best, min(best + self.stride, last), max(best - self.stride, 0))
 
     def _sweep(self, rungs: range, speeds: Speeds) -> Iterator[int]:
@@ -58,25 +62,26 @@ class Climb:
 
     def _decide(self, speeds: Speeds, target: float | None) -> tuple[int, bool]:
         """Measure the best few longer, then keep the fastest."""
-        known = sorted(self._known(speeds, target), key=lambda at: -speeds.speed(self.sizes[at]))
-        best = self._best(known, speeds)
-        for at in known[:_FINALISTS]:
-            close = speeds.speed(self.sizes[at]) >= _CLOSE * speeds.speed(self.sizes[best])
-            if close and speeds.batches(self.sizes[at]) < CERTAIN:
+        ranked = self._ranked(speeds, target)
+        for at in ranked[:_FINALISTS]:
+            close = self._merit(at, speeds) >= _CLOSE * self._merit(ranked[0], speeds)
+            if close and 0 < speeds.batches(self.sizes[at]) < CERTAIN:
                 return at, False
-        return best, True
+        return ranked[0], True
 
-    def _best(self, known: list[int], speeds: Speeds) -> int:
-        """The fastest rung that keeps to the target; the lowest one when none does."""
-        return max(known, key=lambda at: speeds.speed(self.sizes[at]), default=0)
+    def _ranked(self, speeds: Speeds, target: float | None) -> list[int]:
+        """The rungs measured that keep to the target, the best first; the lowest one when none does."""
+        rungs = range(self.lowest, self._bound(speeds, target))
+        known = [at for at in rungs if speeds.batches(self.sizes[at]) >= ENOUGH]
+        return sorted(known, key=lambda at: -self._merit(at, speeds)) or [self.lowest]
 
-    def _known(self, speeds: Speeds, target: float | None) -> list[int]:
-        """The rungs that were measured and keep to the target."""
-        return [at for at in range(self._bound(speeds, target)) if speeds.is_measured(self.sizes[at], target)]
+    def _merit(self, at: int, speeds: Speeds) -> float:
+        return speeds.speed(self.sizes[at]) * (_CLEARLY if at == self.favourite else 1.0)
 
     def _bound(self, speeds: Speeds, target: float | None) -> int:
         """The lowest rung that is too slow, or else the limit."""
-        return next((at for at in range(self.limit) if speeds.is_slow(self.sizes[at], target)), self.limit)
+        slow = (at for at in range(self.lowest, self.limit) if speeds.is_slow(self.sizes[at], target))
+        return next(slow, self.limit)
 
 
 def search_all(sizes: list[int], start: int) -> Climb:
@@ -84,9 +89,14 @@ def search_all(sizes: list[int], start: int) -> Climb:
     return Climb(sizes, start, len(sizes))
 
 
-def look_around(sizes: list[int], limit: int) -> Climb:
-    """A search among single rungs around the best one known."""
-    return Climb(sizes, 0, limit, 1)
+def search_below(sizes: list[int], limit: int) -> Climb:
+    """A search among single rungs around the best one known below `limit`."""
+    return Climb(sizes, 0, limit, stride=1)
+
+
+def look_around(sizes: list[int], at: int) -> Climb:
+    """A look at the two neighbours of a rung, which is kept unless one of them is clearly faster."""
+    return Climb(sizes, at, min(at + 2, len(sizes)), stride=1, lowest=max(0, at - 1), favourite=at)
 
 
 def ladder(smallest: int, largest: int) -> list[int]:

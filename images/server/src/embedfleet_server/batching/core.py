@@ -16,6 +16,7 @@ from embedfleet_server.batching.fairness import Accounts, Shares
 from embedfleet_server.batching.flow import Bucket, length_bucket, one_bucket
 from embedfleet_server.batching.isolate import Held, HeldBatches, plan
 from embedfleet_server.batching.memory import MemoryBudget
+from embedfleet_server.batching.pressure import Pressure
 from embedfleet_server.batching.queue import ModelQueue
 from embedfleet_server.batching.types import (
     NORMAL,
@@ -93,6 +94,7 @@ class BatchingCore:
         self._tenants = Accounts()
         self._shares = Shares()
         self._held = HeldBatches()
+        self.pressure = Pressure()
         self._active: dict[int, Batch] = {}
         self._on_device: dict[str, int] = {}
         self._counts = _Counts()
@@ -129,7 +131,7 @@ class BatchingCore:
     def reserve(self, name: str, inputs: int, now: float, *, tenant: str = "") -> Refusal | None:
         """Room for inputs whose tokens are not counted yet; `release` it before `submit`."""
         self._shares.seen(tenant, now)
-        refusal = self._admit(self._models[name], inputs, 0, tenant)
+        refusal = self.pressure.refusal() or self._admit(self._models[name], inputs, 0, tenant)
         if refusal is None:
             self._reserve(name, inputs, tenant)
         return refusal
@@ -241,6 +243,15 @@ class BatchingCore:
         load = self._models[name].load
         return load.inputs + load.reserved
 
+    def oldest_waiting(self, name: str) -> float | None:
+        """When the input of model `name` that waits longest arrived."""
+        oldest = self._models[name].queue.oldest()
+        return None if oldest is None else oldest.arrived
+
+    def oldest_running(self, name: str) -> float | None:
+        """When the batch of model `name` that runs longest was formed."""
+        return min((batch.formed for batch in self._active.values() if batch.model == name), default=None)
+
     @property
     def total_queue_depth(self) -> int:
         """Inputs waiting over all models."""
@@ -291,7 +302,8 @@ class BatchingCore:
 
     def _form(self, name: str, now: float) -> Batch:
         model = self._models[name]
-        policy = replace(model.policy, max_batch_tokens=model.memory.within(model.policy.max_batch_tokens))
+        tokens = self.pressure.within(model.memory.within(model.policy.max_batch_tokens))
+        policy = replace(model.policy, max_batch_tokens=tokens)
         entries = policies.form(policy, model.queue, now, padded=model.padded, start_tokens=model.cost.start_tokens())
         self._count(model, -len(entries), -sum(entry[1] for entry in entries))
         for entry in entries:

@@ -8,7 +8,7 @@ when its batches grow too slow, and now and then, as only a look at its neighbou
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from embedfleet_server.batching.climb import Climb, ladder, look_around, search_all
+from embedfleet_server.batching.climb import Climb, ladder, look_around, search_all, search_below
 from embedfleet_server.batching.speeds import Speeds
 
 _CHANGED = 0.2  # the speed of the size kept moved by this much: the device or the texts are not what they were
@@ -107,10 +107,10 @@ class AdaptiveSize:
         if self._has_changed(size):
             self._anew()
         elif self._is_slow(size) and self._at > 0:
-            self._search(look_around(self._sizes, self._at))
+            self._search(search_below(self._sizes, self._at))
         elif self._kept_for >= _RECHECK:
             self._speeds.forget_others(size)
-            self._search(look_around(self._sizes, len(self._sizes)))
+            self._search(look_around(self._sizes, self._at))
 
     def _has_changed(self, size: int) -> bool:
         """Whether the device is not what it was: at once, or bit by bit."""
@@ -138,7 +138,7 @@ class AdaptiveSize:
         if self.settled and not self._speeds.is_calm:
             self._anew()
         elif self.settled:
-            self._search(look_around(self._sizes, len(self._sizes)))
+            self._search(search_below(self._sizes, self._at))
         self._climb.limit, self._late = max(1, self._at), 0.0
 
     def _recover(self) -> None:

@@ -13,7 +13,7 @@ _MEDIAN, _HICCUP = 3, 2.0  # the first batches, of which the median counts; late
 _RIDGE = 1e-3  # variance of relative tokens below which texts are as good as equal; seconds then follow tokens
 _STEEPEST = 2.0  # attention over long texts: seconds follow the square of the tokens
 
-_ENOUGH, _MOST = 6, 20  # batches at a size before its speed is believed: as many as the error below takes, within these
+ENOUGH, _MOST = 6, 20  # batches at a size before its speed is believed: as many as the error below takes, within these
 _ERROR = 0.02  # wanted in the mean, as a mean deviation: noise of 5 % takes six batches
 CERTAIN = 24  # batches after which a size is not measured further: 1 % of such noise is left in the mean
 _NEAR = 0.04  # around the target: a size this near to it is judged only when it is certain
@@ -140,7 +140,7 @@ class Speeds:
     # Inside.
 
     def _enough(self) -> float:
-        return min(_MOST, max(_ENOUGH, (self._noise / _ERROR) ** 2))
+        return min(_MOST, max(ENOUGH, (self._noise / _ERROR) ** 2))
 
     def _relate(self, tokens: float, seconds: float) -> None:
         """Of one batch, how far its tokens and its seconds were from the means of its size."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from embedfleet.api import Batching, BatchingSettings
 from embedfleet_server.batching.core import BatchingCore
-from embedfleet_server.batching.types import CRITICAL, LOWEST, NORMAL, Bound, Policy, Refusal, Retry, Stats, Work
+from embedfleet_server.batching.types import CRITICAL, LOW, LOWEST, NORMAL, Bound, Policy, Refusal, Retry, Stats, Work
 from embedfleet_server.engine.delivery import Answer, Pending
 from embedfleet_server.engine.dispatcher import BatchRecord, Dispatcher
 from embedfleet_server.engine.errors import (
@@ -27,9 +27,11 @@ from embedfleet_server.engine.errors import (
     TooLarge,
     TooLate,
 )
+from embedfleet_server.engine.health import Change
 from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo
 from embedfleet_server.engine.slots import ModelConfig, ModelStatus, Slot
 from embedfleet_server.engine.tokenizing import Tokenizing
+from embedfleet_server.engine.watch import Readings, Watch
 from embedfleet_server.engine.workers import ThreadWorkers, Workers
 
 
@@ -77,6 +79,7 @@ class Engine:
         default_model: str | None = None,
         workers: Workers | None = None,
         observe: Callable[[BatchRecord], None] = lambda record: None,
+        readings: Readings = dict,
     ) -> None:
         self.service, self.settings = service, settings
         self._default = default_model
@@ -85,6 +88,7 @@ class Engine:
         self._sizes: Counter[int] = Counter()
         self._core = _core(settings, models)
         self._slots = {name: Slot(config, self._workers, self._model_ready) for name, config in models.items()}
+        self._watch = Watch(self._core, models, readings)
         self._tokenizing = Tokenizing(self._workers)
         self._dispatcher = Dispatcher(self._core, self._workers, self._model, self._batch_ended)
         self._paused: set[str] = set()
@@ -202,6 +206,10 @@ class Engine:
         """Most inputs that one request may carry."""
         return self.settings.batching.max_queued_requests
 
+    def look(self) -> list[Change]:
+        """Judge health now; returns what changed since the last look."""
+        return self._watch.look(asyncio.get_running_loop().time(), self.settings.batching)
+
     def retry_after(self) -> float:
         """Seconds until what waits now will have been computed."""
         return self._core.retry_after()
@@ -213,6 +221,11 @@ class Engine:
             "generation": self.settings.generation,
             "queues": {name: self._core.queue_depth(name) for name in self._slots},
             "stats": {field: getattr(self.stats(), field) for field in Stats.__slots__},
+            "health": [
+                {"code": f.code, "severity": f.severity.name, "model": f.model, "message": f.message}
+                for f in self._watch.findings
+            ],
+            "health_counts": self._watch.counts,
             "batches": {"sizes": {str(size): count for size, count in sorted(self._sizes.items())}},
             "tokens_per_second": {name: costs[name].tokens_per_second() for name in self._slots},
         }
@@ -275,6 +288,8 @@ class Engine:
             raise InvalidRequest("there is nothing to embed", "input")
         if asked.limit <= 0:
             raise TooLate("the deadline had passed before the request came")
+        if asked.priority <= LOW and self._watch.refuses_low(model):
+            raise QueueFull("LOW work is refused while the service is in a critical state", self._core.retry_after())
         now = asyncio.get_running_loop().time()
         _raise_refused(self._core.reserve(model, len(asked.items), now, tenant=asked.tenant))
 
@@ -336,6 +351,8 @@ class Engine:
 
     def _batch_ended(self, record: BatchRecord) -> None:
         self._sizes[record.size] += 1
+        if record.failed < record.size:
+            self._watch.succeeded(record.model, asyncio.get_running_loop().time())
         self._observe(record)
 
 
