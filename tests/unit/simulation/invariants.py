@@ -22,11 +22,13 @@ from embedfleet_server.engine.errors import (
     ShuttingDown,
     Stopped,
     TooLarge,
+    TooLate,
 )
 from tests.unit.simulation.plan import BLIP, NAN, ROW_FAULTS, ModelPlan, Request
 from tests.unit.simulation.truth import ItemTruth, Text, Truth, computed, identity_of, row_of, tokens_due
 
 _EXACT = 1e-9
+_SPINNING = 2000
 _QUIET_SPELL = 20
 """Batches that must pass after an out-of-memory before larger ones are formed again."""
 
@@ -84,6 +86,9 @@ class Watch:
     asked_: dict[int, Asked] = field(default_factory=dict)
     ceilings: dict[str, Ceiling] = field(default_factory=dict)
     order: dict[tuple[object, ...], int] = field(default_factory=dict)
+    loading: set[str] = field(default_factory=set)
+    turns: tuple[float, int] = (0.0, 0)
+    """Turns that the loop has taken at this instant."""
 
     def __post_init__(self) -> None:
         self.changed()
@@ -96,8 +101,10 @@ class Watch:
     # At every step of the loop.
 
     def step(self) -> None:
-        """The counts add up and no bound is passed."""
-        core = self.engine._core
+        """The counts add up, no bound is passed, and the loop does not spin."""
+        core, now = self.engine._core, self.truth.time()
+        self.turns = (now, self.turns[1] + 1 if self.turns[0] == now else 0)
+        self.need(self.turns[1] < _SPINNING, "the loop spins")
         s = core.stats()
         parts = (s.completed, s.failed, s.cancelled, s.waiting, s.running)
         self.need(s.submitted == sum(parts) and min(parts) >= 0, f"counts do not add up: {s}")
@@ -133,8 +140,8 @@ class Watch:
 
     # When nothing is left to do at this instant.
 
-    def quiet(self) -> None:
-        """What is counted is there, and nothing waits that could run."""
+    def quiet(self, until: float) -> None:
+        """What is counted is there, and nothing waits that could run before `until`, when the next thing happens."""
         core = self.engine._core
         held = _held(self.engine)
         for name, model in core._models.items():
@@ -147,7 +154,7 @@ class Watch:
         self.need(sum(core._turns._waiting.values()) == queued, "waiting of models miscounted")
         self.need(sum(self.truth.running.values()) == core.stats().active_batches, "a permit is held by no forward")
         for plan in self.truth.plan.models:
-            self._could_run(plan)
+            self._could_run(plan, until)
         self.step()
 
     def _recount(self, name: str, queue: ModelQueue) -> None:
@@ -159,25 +166,38 @@ class Watch:
             inputs, tokens = inputs + len(alive), tokens + sum(entry[1] for entry in alive)
         self.need((queue.count, queue.tokens) == (inputs, tokens), f"{name}: the queue is miscounted")
 
-    def _could_run(self, plan: ModelPlan) -> None:
+    def _could_run(self, plan: ModelPlan, until: float) -> None:
         """No wake-up is lost: with device and permit free, what is ready has started."""
         truth, name = self.truth, plan.name
         permits = truth.settings.batching.max_concurrent_batches
         loaded = self.engine.info(name) is not None
         if truth.running[plan.device] or sum(truth.running.values()) >= permits or truth.is_paused(name) or not loaded:
             return
-        now = truth.time()
-        late = [i for i, item in truth.items.items() if item.state == "again" and item.due_latest < now - _EXACT]
+        late = [i for i, item in truth.items.items() if item.state == "again" and item.due_latest < until - _EXACT]
         late = [i for i in late if truth.request_of(i).model == name and truth.is_wanted(truth.items[i])]
         self.need(not late, f"{late} could be tried again and are not")
         queue = self.engine._core._models[name].queue
         oldest = queue.oldest()
         if oldest is not None:
-            spaced = now >= truth.starts.get(name, -math.inf) + _interval(truth.settings.for_model(name))
-            ready = _is_ready(truth.settings.for_model(name), queue, now - oldest.arrived, spaced=spaced)
+            spaced = until > truth.starts.get(name, -math.inf) + _interval(truth.settings.for_model(name)) + _EXACT
+            ready = _is_ready(truth.settings.for_model(name), queue, until - oldest.arrived, spaced=spaced)
             self.need(not ready, f"{queue.count} inputs of {name} could run and do not")
 
-    # When a forward starts.
+    # When a load or a forward starts.
+
+    def load_starts(self, model: ModelPlan) -> None:
+        """Once, when it is wanted, and after a failure not before its back-off is over."""
+        truth = self.truth
+        self.need(model.name not in self.loading and not self.engine.info(model.name), f"{model.name} is loaded twice")
+        wanted = {truth.requests[number].model for number in truth.asked}
+        self.need(not model.lazy or model.name in wanted, f"{model.name} is loaded though nobody asked")
+        early = truth.time() < truth.load_not_before.get(model.name, 0.0) - _EXACT
+        self.need(not early, f"{model.name} is loaded again too soon")
+        self.loading.add(model.name)
+
+    def load_ended(self, model: ModelPlan) -> None:
+        """With a model, with an error, or cut off."""
+        self.loading.discard(model.name)
 
     def forward_starts(self, model: ModelPlan, texts: Sequence[Text]) -> None:
         """A batch is one that may run now, of texts that may run now, in their order."""
@@ -186,9 +206,8 @@ class Watch:
         self.need(len(items) == len({id(item) for item in items}) == len(texts), "a batch has unknown or doubled texts")
         self.need(not truth.running[model.device], f"two forwards on {model.device}")
         permits = max(settings.batching.max_concurrent_batches for settings in truth.in_force())
-        self.need(
-            sum(truth.running.values()) < max(permits, self.ceilings["permits"].allowed), "more forwards than permits"
-        )
+        permits_were = self.ceilings["permits"].allowed
+        self.need(sum(truth.running.values()) < max(permits, permits_were), "more forwards than permits")
         self.need(not truth.was_paused_before(model.name), f"{model.name} is paused")
         for item in items:
             self._may_start(model, item)
@@ -204,7 +223,7 @@ class Watch:
         self.need(request.model == model.name, f"a text for {request.model} in a batch of {model.name}")
         self.need(item.state in ("waiting", "again"), f"a text that is {item.state} is computed")
         self.need(
-            truth.ended.get(item.request, now) >= now, f"computed for request {item.request}, whose caller is gone"
+            truth.ended.get(item.request, now) >= now, f"request {item.request} is computed for a caller who is gone"
         )
         self.need(item.state != "again" or now >= item.due - _EXACT, "tried again before the back-off is over")
         if truth.plan.kind != "faulty":
@@ -226,8 +245,30 @@ class Watch:
         memory = self.truth.memory.get(model.name)
         if memory is not None and memory.passed_since < _QUIET_SPELL and len(texts) > 1:
             self.need(tokens <= memory.tokens, f"{tokens} tokens after memory ran out at twice {memory.tokens}")
+        self._is_whose_turn_it_is(model, items)
         spaced = self.truth.time() >= self.truth.starts.get(model.name, -math.inf) + min(map(_interval, in_force))
         self.need(spaced or self._has_waited(model, in_force), f"batches of {model.name} follow one another too soon")
+
+    def _is_whose_turn_it_is(self, model: ModelPlan, items: Sequence[ItemTruth]) -> None:
+        """The highest priority, unless another may have risen over it by now; of several tenants each in its turn."""
+        truth, kind = self.truth, self.truth.plan.kind
+        if kind == "overload" or (kind != "shared" and "priority" not in truth.plan.habits):
+            return
+        waiting = [truth.requests[item.request] for item in truth.items.values() if self._waits(model, item)]
+        highest = max((request.priority for request in waiting), default=0)
+        taken = max(truth.requests[item.request].priority for item in items)
+        risen = truth.time() >= (highest - taken) * SECONDS_PER_LEVEL
+        self.need(risen, f"priority {taken} runs while {highest} waits")
+        if kind == "shared" and {request.tenant for request in waiting} == set("abcd"):
+            served = [truth.served[tenant] for tenant in "abcd"]
+            batch = 31 * truth.settings.batching.max_batch_size
+            self.need(max(served) - min(served) <= 2 * batch, f"tenants were served {served} tokens")
+
+    def _waits(self, model: ModelPlan, item: ItemTruth) -> bool:
+        """Waits since before this instant, in the queue of this model."""
+        truth = self.truth
+        is_its = item.state == "waiting" and truth.requests[item.request].model == model.name
+        return is_its and item.encoded_at < truth.time() and item.request not in truth.ended
 
     def _tokens_fit(self, padded: int, own: int, batching: Batching) -> bool:
         return min(padded, own if not batching.enabled else padded) <= batching.max_batch_tokens
@@ -256,7 +297,7 @@ class Watch:
         if own is not None:
             room = (own.max_queued_requests or math.inf) - self.engine.queue_depth(request.model)
             fits = fits and own.max_queued_tokens is None and inputs <= room
-        alone = "tenant" not in self.truth.plan.habits and self.truth.plan.kind != "overload"
+        alone = "tenant" not in self.truth.plan.habits and self.truth.plan.kind in ("calm", "faulty")
         self.truth.asked[request.number] = self.truth.time()
         within = math.inf if request.within is None else request.within
         self.asked_[request.number] = Asked(min(limit, within), fits and alone)
@@ -264,24 +305,18 @@ class Watch:
     def answered(self, request: Request, answer: Answer) -> None:
         """Each row belongs to its text, and what has no row has a reason."""
         self._ended(request)
-        due = tokens_due(request)
-        self.need(answer.tokens == list(map(len, due)), f"request {request.number}: tokens {answer.tokens}")
-        self.need(len(answer.rows) == len(due), f"request {request.number}: {len(answer.rows)} rows")
+        due, who = tokens_due(request), f"request {request.number}"
+        self.need(answer.tokens == list(map(len, due)), f"{who}: tokens {answer.tokens}")
+        self.need(len(answer.rows) == len(due), f"{who}: {len(answer.rows)} rows")
         for index, text in enumerate(due):
             error = answer.errors.get(index)
             if error is None:
                 right = np.array_equal(answer.rows[index], row_of(text))
-                self.need(
-                    right and not self._must_fail(request, text), f"request {request.number}: row {index} is wrong"
-                )
+                self.need(right and not self._must_fail(request, text), f"{who}: row {index} is wrong")
             else:
-                self.need(
-                    np.isnan(answer.rows[index]).all(), f"request {request.number}: row {index} has row and error"
-                )
-                self.need(error.index == index, f"request {request.number}: error of {index} names {error.index}")
-                self.need(
-                    self._may_fail(request, text, error.code), f"request {request.number}: {error} for a good text"
-                )
+                self.need(np.isnan(answer.rows[index]).all(), f"{who}: row {index} has row and error")
+                self.need(error.index == index, f"{who}: error of {index} names {error.index}")
+                self.need(self._may_fail(request, text, error.code), f"{who}: {error} for a good text")
         self.tally.bad += len(answer.errors)
         self.tally.good += len(due) - len(answer.errors)
         self.tally.answered_since_stop += self.truth.stopping is not None
@@ -295,7 +330,8 @@ class Watch:
         elapsed = truth.time() - truth.asked[request.number]
         holds = {
             asyncio.CancelledError: request.number in truth.cancelled,
-            DeadlineExceeded: elapsed == max(0.0, asked.limit),
+            DeadlineExceeded: bool(request.texts) and elapsed == max(0.0, asked.limit),
+            TooLate: asked.limit <= 0 and elapsed == 0.0,
             ModelLoading: elapsed == asked.limit,
             ModelLoadFailed: request.model in truth.load_failures,
             QueueFull: _is_due_delay(error) and not (asked.fits and elapsed == 0.0),
@@ -306,7 +342,9 @@ class Watch:
         }
         self.need(holds.get(type(error), False), f"request {request.number}: {error!r} after {elapsed} s")
         self.need(not request.victim or isinstance(error, QueueFull), f"victim {request.number}: {error!r}")
-        self.tally.lost += len(request.texts) * isinstance(error, asyncio.CancelledError | DeadlineExceeded | Stopped)
+        self.tally.lost += len(request.texts) * isinstance(
+            error, asyncio.CancelledError | DeadlineExceeded | Stopped | TooLate
+        )
         self.tally.stopped_requests += isinstance(error, Stopped)
 
     def _ended(self, request: Request) -> None:

@@ -5,7 +5,7 @@ Times are multiples of 1/1024 s, so that sums of them are exact and many things 
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from embedfleet.api import Batching, BatchingSettings, ModelBatching
@@ -22,20 +22,11 @@ ROW_FAULTS = {POISON, FEW, MANY, SHAPE, OBJECT}
 QUERY = 9
 """The token of the prompt."""
 
-Kind = Literal["calm", "faulty", "overload"]
+Kind = Literal["calm", "faulty", "overload", "shared"]
 FAULTS = ("poison", "nan", "rows", "blip", "away", "memory", "hang", "load")
 HABITS = (
-    "cancel",
-    "deadline",
-    "priority",
-    "tenant",
-    "pause",
-    "change",
-    "early stop",
-    "lazy",
-    "slow load",
-    "two devices",
-)
+    "cancel", "deadline", "priority", "tenant", "pause", "change", "early stop", "lazy", "slow load", "two devices",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,26 +105,31 @@ class Plan:
 def draw(seed: int) -> Plan:
     """The world of a seed."""
     chance = random.Random(seed)
-    kind: Kind = chance.choices(("calm", "faulty", "overload"), (25, 65, 10))[0]
-    return _overload(seed, chance) if kind == "overload" else _ordinary(seed, kind, chance)
+    kind: Kind = chance.choices(("calm", "faulty", "overload", "shared"), (25, 65, 5, 5))[0]
+    if kind == "overload":
+        return _overload(seed, chance)
+    return _shared(seed, chance) if kind == "shared" else _ordinary(seed, kind, chance)
 
 
 def _ordinary(seed: int, kind: Kind, chance: random.Random) -> Plan:
     wanted = HABITS + (FAULTS if kind == "faulty" else ())
     habits = frozenset(habit for habit in wanted if chance.random() < 0.35)
     models = _models(habits, chance)
+    settings = _settings([model.name for model in models], chance)
     seconds = chance.choice([0.25, 1.0, 4.0])
+    stop_at = _ticks(chance, 0, seconds) if "early stop" in habits else seconds + 2.0
+    patience = chance.choice([0.0, 0.125, 1.0, 5.0]) if "early stop" in habits else 600.0
     requests = _requests(habits, models, seconds, chance)
     return Plan(
         seed=seed,
         kind=kind,
         models=models,
-        settings=_settings(models, chance),
-        requests=requests,
-        changes=_changes(habits, models, seconds, chance),
+        settings=settings,
+        requests=tuple(_told_at(request, stop_at + patience, chance) for request in requests),
+        changes=_changes(habits, models, settings.batching, seconds, chance),
         away=_away(habits, models, seconds, chance),
-        stop_at=_ticks(chance, 0, seconds) if "early stop" in habits else seconds + 2.0,
-        patience=chance.choice([0.0, 0.125, 1.0, 5.0]) if "early stop" in habits else 600.0,
+        stop_at=stop_at,
+        patience=patience,
         stops=chance.choice([1, 1, 2]),
         start_seconds=chance.choice([1, 8, 32, 128]) * TICK,
         seconds_per_token=chance.choice([0, 0, 1, 4]) * TICK,
@@ -158,7 +154,7 @@ def _models(habits: frozenset[str], chance: random.Random) -> tuple[ModelPlan, .
     return tuple(one(number) for number in range(chance.randint(1, 3)))
 
 
-def _settings(models: Sequence[ModelPlan], chance: random.Random) -> BatchingSettings:
+def _settings(models: Sequence[str], chance: random.Random) -> BatchingSettings:
     batching = Batching(
         enabled=chance.random() < 0.85,
         max_batch_size=chance.choice([1, 2, 4, 8, 32]),
@@ -174,7 +170,7 @@ def _settings(models: Sequence[ModelPlan], chance: random.Random) -> BatchingSet
         max_retries=chance.choice([0, 1, 3, 5]),
         retry_delay_milliseconds=chance.choice([0, 125, 1000, 40_000]),
     )
-    own = {model.name: _own(chance) for model in models if chance.random() < 0.2}
+    own = {model: _own(chance) for model in models if chance.random() < 0.2}
     return BatchingSettings(batching=batching, models=own)
 
 
@@ -212,9 +208,16 @@ def _request(
         priority=chance.choice([LOWEST, LOW, NORMAL, HIGH, CRITICAL]) if "priority" in habits else NORMAL,
         tenant=chance.choice("aab") if "tenant" in habits else "",
         within=_limit(chance) if "deadline" in habits and chance.random() < 0.4 else None,
-        cancel_after=_ticks(chance, 0, 0.5) if "cancel" in habits and chance.random() < 0.3 else None,
+        cancel_after=_ticks(chance, 0, 0.5) if "cancel" in habits and chance.random() < 0.4 else None,
         input_type="query" if as_words and chance.random() < 0.3 else None,
     )
+
+
+def _told_at(request: Request, end: float, chance: random.Random) -> Request:
+    """Some have a limit that runs out at the very moment at which the patience of the stop does."""
+    if request.at >= end or chance.random() > 0.05:
+        return request
+    return replace(request, within=end - request.at)
 
 
 def _text(number: int, index: int, habits: frozenset[str], chance: random.Random) -> tuple[int, ...]:
@@ -225,7 +228,7 @@ def _text(number: int, index: int, habits: frozenset[str], chance: random.Random
         *([BLIP] if "blip" in habits else []),
         *([HANG] if "hang" in habits and chance.random() < 0.2 else []),
     ]
-    fault = [chance.choice(faults)] if faults and chance.random() < 0.12 else []
+    fault = [chance.choice(faults)] if faults and chance.random() < 0.2 else []
     length = chance.choice([0, 0, 1, 2, 5, 5, 12, 30])
     return (FIRST_IDENTITY + 16 * number + index, *fault, *(chance.randint(10, 99) for _ in range(length)))
 
@@ -235,13 +238,14 @@ def _limit(chance: random.Random) -> float:
 
 
 def _changes(
-    habits: frozenset[str], models: Sequence[ModelPlan], seconds: float, chance: random.Random
+    habits: frozenset[str], models: Sequence[ModelPlan], first: Batching, seconds: float, chance: random.Random
 ) -> tuple[Change, ...]:
     changes = []
     names = [None, *(model.name for model in models)]
     if "change" in habits:
         changes += [
-            Change(_ticks(chance, 0, seconds), settings=_settings(models, chance)) for _ in range(chance.randint(1, 5))
+            Change(_ticks(chance, 0, seconds), settings=_settings([model.name for model in models], chance))
+            for _ in range(chance.randint(1, 5))
         ]
     if "pause" in habits:
         changes += [
@@ -249,7 +253,12 @@ def _changes(
             for _ in range(chance.randint(1, 5))
         ]
     if "early stop" not in habits:  # what is paused for ever would only wait for its limit
-        changes.append(Change(seconds + 1.5, settings=BatchingSettings(batching=Batching(item_timeout_seconds=600))))
+        last = Batching(
+            item_timeout_seconds=600,
+            max_retries=first.max_retries,
+            retry_delay_milliseconds=first.retry_delay_milliseconds,
+        )
+        changes.append(Change(seconds + 1.5, settings=BatchingSettings(batching=last)))
         changes.append(Change(seconds + 1.5))
     return tuple(sorted(changes, key=lambda change: change.at))
 
@@ -277,23 +286,39 @@ def _overload(seed: int, chance: random.Random) -> Plan:
     flood = [_flood(at, "flood", CRITICAL, chance) for at in _every(chance.choice([0.125, 0.25]), 45.0)]
     filling = [_flood(at, "fill", level, chance) for at in _every(chance.choice([0.25, 1.0]), 45.0)]
     victims = [
-        Request(
-            0,
-            at,
-            "m0",
-            ((0, *([10] * chance.choice([0, 30]))),),
-            as_words=False,
-            priority=level,
-            tenant=f"v{index}",
-            victim=True,
-        )
+        Request(0, at, "m0", ((0, *([10] * chance.choice([0, 30]))),), False, level, f"v{index}", victim=True)
         for index, at in enumerate((2.0, 5.0))
-    ]
+    ]  # fmt: skip
+    victims += [_late(level, 3.0 + 0.5 * index, 30 if index == 0 else 0) for index in range(80)]
     made = sorted(flood + filling + victims, key=lambda request: request.at)
     return Plan(
         seed, "overload", (model,), BatchingSettings(batching=batching), tuple(map(_numbered, range(len(made)), made)),
         (), (), 46.0, 600.0, 1, 128 * TICK, 16 * TICK, 0.0, 1,
     )  # fmt: skip
+
+
+def _shared(seed: int, chance: random.Random) -> Plan:
+    """Four tenants, one with far more to do than the others: as long as all of them wait, all get the same."""
+    batching = Batching(
+        max_batch_size=chance.choice([2, 8]),
+        sort_by_length=chance.random() < 0.5,
+        max_queued_requests=2000,
+        item_timeout_seconds=600,
+    )
+    model = ModelPlan("m0", "sim:0", chance.random() < 0.5, lazy=False, load_seconds=0.0, load_failures=0, room=1 << 30)
+    requests = [
+        _of_tenant(tenant, chance) for tenant, count in zip("abcd", (25, 25, 25, 75), strict=True) for _ in range(count)
+    ]
+    chance.shuffle(requests)
+    return Plan(
+        seed, "shared", (model,), BatchingSettings(batching=batching), tuple(map(_numbered, range(150), requests)),
+        (Change(0.0, paused=True), Change(1.0)), (), 2.0, 600.0, 1, 8 * TICK, 1 * TICK, 0.0, 1,
+    )  # fmt: skip
+
+
+def _of_tenant(tenant: str, chance: random.Random) -> Request:
+    texts = tuple((0, *([10] * chance.choice([1, 5, 30]))) for _ in range(chance.choice([1, 3])))
+    return Request(0, TICK, "m0", texts, False, NORMAL, tenant)
 
 
 def _flood(at: float, tenant: str, priority: int, chance: random.Random) -> Request:
@@ -302,12 +327,14 @@ def _flood(at: float, tenant: str, priority: int, chance: random.Random) -> Requ
     return Request(0, at, "m0", ((0, *([10] * length)),) * inputs, as_words=False, priority=priority, tenant=tenant)
 
 
+def _late(level: int, at: float, length: int) -> Request:
+    """One tenant asks for a long text, then for short ones that may fill gaps: its long one must lead all the same."""
+    return Request(0, at, "m0", ((0, *([10] * length)),), False, level, "late", victim=length > 0)
+
+
 def _numbered(number: int, request: Request) -> Request:
     texts = tuple((FIRST_IDENTITY + 16 * number + i, *text[1:]) for i, text in enumerate(request.texts))
-    return Request(
-        number, request.at, request.model, texts, request.as_words, request.priority, request.tenant,
-        victim=request.victim,
-    )  # fmt: skip
+    return replace(request, number=number, texts=texts)
 
 
 def _every(step: float, until: float) -> list[float]:

@@ -153,5 +153,8 @@ async def _turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-EngineMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
-TestEngineMachine = pytest.mark.requirement("B10", "B14", "B16")(EngineMachine.TestCase)
+@pytest.mark.requirement("B10", "B14", "B16")
+class TestEngine(EngineMachine.TestCase):  # type: ignore[misc, valid-type]  # made by hypothesis
+    """Two hundred runs of forty steps."""
+
+    settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

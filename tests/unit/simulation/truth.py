@@ -14,7 +14,7 @@ from embedfleet_server.engine.protocols import Rows
 from tests.unit.simulation.plan import FIRST_IDENTITY, QUERY, Change, ModelPlan, Plan, Request
 
 DIMENSIONS = 4
-_LONGEST_BACKOFF = 60.0
+_LONGEST_BACKOFF, _FIRST_LOAD_BACKOFF = 60.0, 10.0
 
 Text = Sequence[int]
 
@@ -70,7 +70,10 @@ class Truth:
         self.asked: dict[int, float] = {}
         self.ended: dict[int, float] = {}
         self.cancelled: set[int] = set()
-        self.load_failures: set[str] = set()
+        self.load_failures: Counter[str] = Counter()
+        self.load_not_before: dict[str, float] = {}
+        self.served: Counter[str] = Counter()
+        """Tokens that began to be computed, by tenant."""
         self.running: Counter[str] = Counter()
         """Forwards by device."""
         self.forwards = self.cut_off = 0
@@ -140,7 +143,8 @@ class Truth:
         self.stopping = self.time()
 
     def load_failed(self, model: ModelPlan) -> None:
-        self.load_failures.add(model.name)
+        self.load_not_before[model.name] = self.time() + _FIRST_LOAD_BACKOFF * 2 ** self.load_failures[model.name]
+        self.load_failures[model.name] += 1
 
     # Forwards.
 
@@ -150,6 +154,7 @@ class Truth:
         self.starts[model.name] = self.time()
         for item in self.of_texts(texts):
             item.state = "running"
+            self.served[self.requests[item.request].tenant] += item.length
 
     def forward_ended(self, model: ModelPlan, texts: Sequence[Text]) -> None:
         self.running[model.device] -= 1
@@ -192,4 +197,4 @@ def computed(model: ModelPlan, texts: Sequence[Text]) -> int:
 def _back_off(batching: Batching, attempt: int) -> float | None:
     if attempt >= batching.max_retries:
         return None
-    return float(min(_LONGEST_BACKOFF, batching.retry_delay_milliseconds / 1000 * 2**attempt))
+    return min(_LONGEST_BACKOFF, batching.retry_delay_milliseconds / 1000 * (1 << attempt))

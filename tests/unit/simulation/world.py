@@ -42,16 +42,18 @@ _MEMORY = (OutOfMemory, MemoryError)
 
 
 class WatchedLoop(VirtualLoop):
-    """Calls `on_step` after each turn of the loop, and `on_quiet` before each jump of the clock."""
+    """Calls `on_step` after each turn of the loop, and `on_quiet` before each jump of the clock, with its aim."""
 
     def __init__(self) -> None:
         super().__init__()
         self.on_step: Callable[[], None] = lambda: None
-        self.on_quiet: Callable[[], None] = lambda: None
+        self.on_quiet: Callable[[float], None] = lambda until: None
 
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled and self._scheduled[0].when() > self.time():
-            self.on_quiet()
+        if not self._ready and self._scheduled:
+            until = min((timer.when() for timer in self._scheduled if not timer.cancelled()), default=self.time())
+            if until > self.time():
+                self.on_quiet(until)
         super()._run_once()  # type: ignore[misc]  # one turn of asyncio's own loop
         self.on_step()
 
@@ -112,9 +114,13 @@ class World:
 
     async def load(self, loader: Loader) -> Model:
         plan = loader.plan  # type: ignore[attr-defined]  # the loaders of this world carry it
-        await asyncio.sleep(plan.load_seconds)
-        self._note("load", plan.name)
-        return loader()
+        self.watch.load_starts(plan)
+        try:
+            await asyncio.sleep(plan.load_seconds)
+            self._note("load", plan.name)
+            return loader()
+        finally:
+            self.watch.load_ended(plan)
 
     async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
         await asyncio.sleep(self.plan.encode_seconds)
@@ -279,7 +285,7 @@ def live(world: World) -> None:
     try:
         world.loop.run_until_complete(world.live())
     finally:
-        world.loop.on_step = world.loop.on_quiet = lambda: None
+        world.loop.on_step, world.loop.on_quiet = lambda: None, lambda until: None
         _put_down(world.loop)
         logger.disabled = False
 
