@@ -63,7 +63,8 @@ def _seconds_per_item(case: _Case) -> float:
 
 
 def _filled(case: _Case) -> tuple[BatchingCore, Callable[[float], None]]:
-    core = BatchingCore(4, Bound(_WAITING, None))
+    places = 2 * len(_TENANTS) * _WAITING  # so that no tenant meets the limit of its even part
+    core = BatchingCore(4, Bound(places, None))
     names = [f"model-{number}" for number in range(_QUEUES)]
     for name in names:
         core.add_model(name, Policy(max_batch_size=_BATCH_SIZE))
