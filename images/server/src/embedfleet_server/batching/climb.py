@@ -65,7 +65,7 @@ class Climb:
         ranked = self._ranked(speeds, target)
         for at in ranked[:_FINALISTS]:
             close = self._merit(at, speeds) >= _CLOSE * self._merit(ranked[0], speeds)
-            if close and 0 < speeds.batches(self.sizes[at]) < CERTAIN:
+            if close and speeds.batches(self.sizes[at]) < CERTAIN:
                 return at, False
         return ranked[0], True
 

@@ -4,8 +4,9 @@ Taking inputs means popping from few buckets, so its cost does not grow with the
 works stay where they are and are dropped when they surface; the counts forget them at once.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from embedfleet_server.batching.types import Entry, Work
 
@@ -38,6 +39,7 @@ class Flow:
         self.tokens = 0
         self._bucket = bucket
         self._buckets: dict[int, deque[Entry]] = {}
+        self._keys: list[int] = []  # of the buckets, sorted
         self._works: deque[Work] = deque()
 
     def push(self, work: Work) -> None:
@@ -48,6 +50,7 @@ class Flow:
             found = buckets.get(key)
             if found is None:
                 buckets[key] = found = deque()
+                insort(self._keys, key)
             found.append((number, cost, work, index))
         self._works.append(work)
         self.count += work.waiting
@@ -65,6 +68,7 @@ class Flow:
         self._bucket, self._buckets = bucket, {}
         for entry in entries:
             self._buckets.setdefault(bucket(entry[1]), deque()).append(entry)
+        self._keys = sorted(self._buckets)
 
     def oldest(self) -> Work | None:
         """The work that waits longest."""
@@ -74,12 +78,22 @@ class Flow:
 
     def oldest_bucket(self) -> int:
         """The longest bucket with an input of the oldest work: each is first in first out, so it stands in front."""
-        heads = ((head[0], -key) for key in list(self._buckets) if (head := self.peek(key)) is not None)
-        return -min(heads)[1]
+        oldest = self.oldest()
+        heads = ((key, self.peek(key)) for key in reversed(self._keys.copy()))
+        return next(key for key, head in heads if head is not None and head[2] is oldest)
 
-    def nearest(self, start: int) -> list[int]:
-        """Keys of the buckets, those nearest in length to `start` first."""
-        return sorted(self._buckets, key=lambda key: abs(key - start))
+    def nearest(self, start: int) -> Iterator[int]:
+        """Keys of the buckets, those nearest in length to `start` first; of two as near the longer."""
+        keys = self._keys.copy()
+        above = bisect_left(keys, start)
+        below = above - 1
+        while below >= 0 or above < len(keys):
+            if below < 0 or (above < len(keys) and keys[above] - start <= start - keys[below]):
+                yield keys[above]
+                above += 1
+            else:
+                yield keys[below]
+                below -= 1
 
     def peek(self, key: int) -> Entry | None:
         """The first input of a bucket whose work was not cancelled; an empty bucket goes away."""
@@ -88,7 +102,7 @@ class Flow:
             found.popleft()
         if found:
             return found[0]
-        del self._buckets[key]
+        del self._buckets[key], self._keys[bisect_left(self._keys, key)]
         return None
 
     def pop(self, key: int) -> Entry:

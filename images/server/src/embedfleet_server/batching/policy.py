@@ -41,7 +41,7 @@ def form(policy: Policy, queue: ModelQueue, now: float, *, padded: bool, start_t
     start = first.oldest_bucket()
     for level in levels:
         _fill(queue, level, start, budget, taken, first)
-        if budget.size >= policy.max_batch_size:
+        if budget.is_full:
             break
     return taken
 
@@ -62,6 +62,10 @@ class _Budget:
         self.policy, self.padded, self.max_padding = policy, padded, max_padding
         self.size = self.tokens = self.longest = 0
 
+    @property
+    def is_full(self) -> bool:
+        return self.size >= self.policy.max_batch_size
+
     def fits(self, cost: int) -> bool:
         if self.size == 0:
             return True  # one input larger than the budget goes alone
@@ -70,6 +74,14 @@ class _Budget:
         tokens = self.tokens + cost
         computed = max(self.longest, cost) * (self.size + 1) if self.padded else tokens
         return computed <= self.policy.max_batch_tokens and computed - tokens <= self.max_padding
+
+    def none_longer(self, unfit: int) -> bool:
+        """Whether, where an input of `unfit` tokens did not fit, no longer one does."""
+        return not self.padded or unfit >= self.longest
+
+    def none_shorter(self, unfit: int) -> bool:
+        """Whether no shorter one does: below the longest input, the shorter the more padding."""
+        return self.padded and unfit <= self.longest
 
     def add(self, cost: int) -> None:
         self.size += 1
@@ -84,7 +96,7 @@ def _fairest(queue: ModelQueue, flows: list[Flow]) -> Flow:
 def _fill(queue: ModelQueue, level: int, start: int, budget: _Budget, taken: list[Entry], first: Flow) -> None:
     """Take from the tenants of one priority in turns, until none has an input that fits; the leader begins."""
     flows = queue.flows(level)
-    while flows:
+    while flows and not budget.is_full:
         flow = _fairest(queue, flows) if taken else first
         turn = _TURN_TOKENS if len(flows) > 1 else math.inf
         inputs, tokens = _take_turn(flow, start, budget, taken, turn)
@@ -97,13 +109,30 @@ def _fill(queue: ModelQueue, level: int, start: int, budget: _Budget, taken: lis
 def _take_turn(flow: Flow, start: int, budget: _Budget, taken: list[Entry], turn: float) -> tuple[int, int]:
     """Take from one flow what fits, nearest lengths first, until its turn is over; inputs and tokens taken."""
     size, tokens = budget.size, budget.tokens
+    shorter, longer = -math.inf, math.inf  # nothing fits of these lengths and beyond them
     for key in flow.nearest(start):
-        while (entry := flow.peek(key)) is not None and budget.fits(entry[1]):
-            if budget.tokens - tokens >= turn:
-                return budget.size - size, budget.tokens - tokens
-            taken.append(flow.pop(key))
-            budget.add(entry[1])
+        if not shorter < key < longer:
+            continue
+        unfit = _take_bucket(flow, key, budget, taken, tokens + turn)
+        if budget.is_full or budget.tokens - tokens >= turn:
+            break
+        if unfit is not None and budget.none_longer(unfit):
+            longer = min(longer, key)
+        if unfit is not None and budget.none_shorter(unfit):
+            shorter = max(shorter, key)
+        if shorter >= longer:
+            break
     return budget.size - size, budget.tokens - tokens
+
+
+def _take_bucket(flow: Flow, key: int, budget: _Budget, taken: list[Entry], until: float) -> int | None:
+    """Take from one bucket until the batch is full or holds `until` tokens; the cost of the one that did not fit."""
+    while (entry := flow.peek(key)) is not None and not budget.is_full and budget.tokens < until:
+        if not budget.fits(entry[1]):
+            return entry[1]
+        taken.append(flow.pop(key))
+        budget.add(entry[1])
+    return None
 
 
 def _one_request(queue: ModelQueue, level: int, flow: Flow, policy: Policy) -> list[Entry]:

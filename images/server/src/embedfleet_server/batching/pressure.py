@@ -12,7 +12,7 @@ from embedfleet_server.batching.cost import CostLine
 from embedfleet_server.batching.types import Refusal
 
 _RETRY_AFTER = 2.0  # seconds: by then a few batches have left, and their memory with them
-_RELAX = 0.99  # what batches took beyond the line is forgotten by half over 69 further ones
+_RELAX = 0.998  # what batches took beyond the line is forgotten by half over 346 further ones
 
 
 class Level(IntEnum):
