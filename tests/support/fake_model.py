@@ -70,6 +70,9 @@ class FakeModel:
             raise RuntimeError("secret detail of the device")
         return np.stack([vector(item.token_ids, self.info.native_dimensions) for item in batch])
 
+    def peak_mib(self) -> float | None:
+        return None
+
     def close(self) -> None:
         """Holds nothing."""
 

@@ -41,6 +41,9 @@ class SimulatedModel:
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         return np.stack([vector_of(item.token_ids) for item in batch])
 
+    def peak_mib(self) -> float | None:
+        return None
+
     def close(self) -> None:
         self.closed = True
 

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.cost import CostLine
-from embedfleet_server.batching.types import Batch, Bound, Policy, Refusal, Work
+from embedfleet_server.batching.types import Batch, Bound, Fault, Policy, Refusal, Retry, Work
 
 
 def core(bound: Bound, own: Bound | None = None) -> BatchingCore:
@@ -172,3 +172,46 @@ class CoreMachine(RuleBasedStateMachine):
 TestCore = CoreMachine.TestCase
 TestCore.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestCore = pytest.mark.requirement("B16")(TestCore)
+
+
+@pytest.mark.requirement("B10")
+def test_what_waits_past_its_deadline_is_dropped_before_it_costs_a_forward() -> None:
+    """Work whose time is up is gone when the next batch is formed, though nobody cancelled it, and counted once."""
+    core = BatchingCore(1, Bound(10))
+    core.add_model("m", Policy())
+    core.model_ready("m", "cpu", padded=True)
+    late = core.submit("m", ["a", "b"], [1, 1], None, 0.0, deadline=2.0)
+    core.submit("m", ["c"], [1], None, 0.0, deadline=9.0)
+    batch = core.next_batch(2.0)
+    assert batch is not None
+    assert batch.payloads() == ["c"]
+    assert isinstance(late, Work)
+    core.cancel(late)
+    assert (core.stats().cancelled, core.stats().running, core.total_queue_depth) == (2, 1, 0)
+
+
+@pytest.mark.requirement("B10", "B22")
+def test_what_waits_for_another_try_is_dropped_when_its_deadline_passes() -> None:
+    """A batch held after a fault that may pass is not tried again for a caller whose time is up."""
+    core = BatchingCore(1, Bound(10), retry=Retry(3, 5.0))
+    core.add_model("m", Policy())
+    core.model_ready("m", "cpu", padded=True)
+    core.submit("m", ["a"], [1], None, 0.0, deadline=4.0)
+    batch = core.next_batch(0.0)
+    assert batch is not None
+    core.fail(batch, Fault.TRANSIENT, 1.0)
+    assert core.next_batch(6.0) is None
+    assert (core.stats().cancelled, core.is_idle) == (1, True)
+
+
+def test_deadlines_of_work_that_left_are_not_kept() -> None:
+    """After 10,000 works with far deadlines came and went, the queue remembers no more than a few of them."""
+    core = BatchingCore(1, Bound(10))
+    core.add_model("m", Policy())
+    core.model_ready("m", "cpu", padded=True)
+    for number in range(10_000):
+        core.submit("m", ["a"], [1], None, float(number), deadline=1e9)
+        batch = core.next_batch(float(number))
+        assert batch is not None
+        core.complete(batch)
+    assert len(core._models["m"].queue._deadlines) < 200

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfleet_server.batching.breaker import TRANSITIONS, Breaker, Event, Limits, State
+from embedfleet_server.batching.breaker import TRANSITIONS, Breaker, Event, State
+from embedfleet_server.batching.types import Breaking
 
 
 def opened(at: float = 0.0) -> Breaker:
@@ -177,7 +178,7 @@ def test_a_probe_that_shows_nothing_gives_its_place_to_another() -> None:
 )
 def test_it_never_refuses_for_ever(events: list[tuple[str, int]]) -> None:
     """After any events, once the probe has ended and the longest delay is over, a batch may start; if well, all may."""
-    breaker, now, numbers = Breaker(Limits(window=4, at_least=2)), 0.0, itertools.count()
+    breaker, now, numbers = Breaker(Breaking(window=4, at_least=2)), 0.0, itertools.count()
     latest = 0
     for kind, value in events:
         now += value

@@ -6,7 +6,7 @@ from embedfleet_server.batching.fairness import Accounts
 from embedfleet_server.batching.flow import length_bucket
 from embedfleet_server.batching.policy import form
 from embedfleet_server.batching.queue import ModelQueue
-from embedfleet_server.batching.types import Policy, Work
+from embedfleet_server.batching.types import Policy, Room, Work
 
 
 @pytest.mark.requirement("B5", "B21")
@@ -20,8 +20,8 @@ def test_the_batches_are_those_of_the_page() -> None:
     waiting = (("red", [30, 31, 12, 29, 30]), ("blue", [28]), ("blue", [90]))
     for number, (tenant, costs) in enumerate(waiting):
         queue.push(Work("m", costs, costs, None, 0.0, number, tenant=tenant), 0.0)
-    policy = Policy(max_batch_size=4, max_batch_tokens=256)
+    policy, room = Policy(), Room(inputs=4, tokens=256)
     formed = []
     while queue.count:
-        formed.append(sorted(entry[1] for entry in form(policy, queue, 0.0, padded=True, start_tokens=40)))
+        formed.append(sorted(entry[1] for entry in form(policy, room, queue, 0.0, padded=True, start_tokens=40)))
     assert formed == [[28, 29, 30, 30], [90], [12, 31]]

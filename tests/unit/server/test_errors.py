@@ -29,6 +29,7 @@ ITEM = ItemError(2, "empty", "is empty")
         (UnservableRows([ITEM]), 500, "internal"),
         (engine.ShuttingDown("x"), 503, "shutting_down"),
         (engine.ModelLoading("x"), 503, "model_loading"),
+        (engine.ModelFailing("m", "x"), 503, "model_failing"),
         (engine.ModelLoadFailed("m", "x"), 503, "model_failed"),
         (engine.DeadlineExceeded("x"), 504, "deadline_exceeded"),
         (KeyError("x"), 500, "internal"),

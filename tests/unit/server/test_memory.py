@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from embedfleet_server.app.memory import readings
+from embedfleet_server.app.memory import host
 
 MEMINFO = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    400 kB\n"
 
@@ -22,17 +22,17 @@ def test_the_group_counts_where_it_has_a_limit(tmp_path: Path) -> None:
     """200 of 250 kB in a group of that size; 600 of the machine's 1000 where the group has none."""
     meminfo = tmp_path / "meminfo"
     meminfo.write_text(MEMINFO)
-    limited = readings(meminfo, (group(tmp_path, str(250 * 1024)),))
+    limited = host(meminfo, (group(tmp_path, str(250 * 1024)),))
     assert limited["host"].share == pytest.approx(0.8)
-    unlimited = readings(meminfo, (group(tmp_path, "max"),))
+    unlimited = host(meminfo, (group(tmp_path, "max"),))
     assert unlimited["host"].share == pytest.approx(0.6)
 
 
 def test_a_system_that_tells_nothing_has_no_reading(tmp_path: Path) -> None:
     """No /proc/meminfo: no reading, hence no finding."""
-    assert readings(tmp_path / "none", ()) == {}
+    assert host(tmp_path / "none", ()) == {}
 
 
 def test_this_machine_has_one() -> None:
     """A share between 0 and 1."""
-    assert 0.0 < readings()["host"].share < 1.0
+    assert 0.0 < host()["host"].share < 1.0

@@ -29,7 +29,8 @@ def test_good_settings(tmp_path: Path) -> None:
     """What is unset has the contract's defaults."""
     settings = load(write(tmp_path, {"service": "fleet", "models": [MODEL]}, {"generation": 3}))
     assert settings.models.service == "fleet"
-    assert (settings.batching.generation, settings.batching.batching.max_batch_size) == (3, 32)
+    in_force = settings.batching.batching
+    assert (settings.batching.generation, in_force.sizing, in_force.largest_batch) == (3, "Adaptive", 256)
 
 
 def test_every_mistake_of_both_files_is_named(tmp_path: Path) -> None:

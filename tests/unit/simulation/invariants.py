@@ -16,6 +16,7 @@ from embedfleet_server.engine.engine import DrainReport, Engine
 from embedfleet_server.engine.errors import (
     DeadlineExceeded,
     InvalidRequest,
+    ModelFailing,
     ModelLoadFailed,
     ModelLoading,
     QueueFull,
@@ -108,7 +109,7 @@ class Watch:
         s = core.stats()
         parts = (s.completed, s.failed, s.cancelled, s.waiting, s.running)
         self.need(s.submitted == sum(parts) and min(parts) >= 0, f"counts do not add up: {s}")
-        active = list(core._active.values())
+        active = list(core._running._active.values())
         self.need(s.running == sum(len(batch.entries) for batch in active), "running inputs are not those of batches")
         self.need(s.active_batches == len(active), "active batches are not counted")
         self.need(len({batch.device for batch in active}) == len(active), "two batches on one device")
@@ -131,7 +132,7 @@ class Watch:
         found = [
             ("permits", core.stats().active_batches, whole.max_concurrent_batches),
             ("waiting inputs", places, whole.max_queued_requests),
-            ("waiting tokens", core._load.tokens, whole.max_queued_tokens),
+            ("waiting tokens", core._door.load.tokens, whole.max_queued_tokens),
         ]
         for name, own in settings.models.items():
             found.append((f"inputs of {name}", core.queue_depth(name) - held[name], own.max_queued_requests))
@@ -149,7 +150,9 @@ class Watch:
             self.need(model.load.inputs == model.queue.count + held[name], f"{name}: waiting inputs miscounted")
             self.need(model.load.tokens == model.queue.tokens, f"{name}: waiting tokens miscounted")
         queued = sum(model.queue.count for model in core._models.values())
-        self.need(sum(core._shares._held.values()) == queued + core._load.reserved, "places of tenants miscounted")
+        self.need(
+            sum(core._door.shares._held.values()) == queued + core._door.load.reserved, "places of tenants miscounted"
+        )
         self.need(sum(core._tenants._waiting.values()) == queued, "waiting of tenants miscounted")
         self.need(sum(core._turns._waiting.values()) == queued, "waiting of models miscounted")
         self.need(sum(self.truth.running.values()) == core.stats().active_batches, "a permit is held by no forward")
@@ -173,6 +176,8 @@ class Watch:
         loaded = self.engine.info(name) is not None
         if truth.running[plan.device] or sum(truth.running.values()) >= permits or truth.is_paused(name) or not loaded:
             return
+        if self._is_refused(name, until):
+            return
         late = [i for i, item in truth.items.items() if item.state == "again" and item.due_latest < until - _EXACT]
         late = [i for i in late if truth.request_of(i).model == name and truth.is_wanted(truth.items[i])]
         self.need(not late, f"{late} could be tried again and are not")
@@ -182,6 +187,13 @@ class Watch:
             spaced = until > truth.starts.get(name, -math.inf) + _interval(truth.settings.for_model(name)) + _EXACT
             ready = _is_ready(truth.settings.for_model(name), queue, until - oldest.arrived, spaced=spaced)
             self.need(not ready, f"{queue.count} inputs of {name} could run and do not")
+
+    def _is_refused(self, name: str, until: float) -> bool:
+        """Whether its breaker is open until then: only after many forwards failed."""
+        breaker = self.engine._core._models[name].breaker
+        probe = breaker.wake_at() if breaker is not None else None
+        self.need(probe is None or self.truth.may_be_failing(name), f"{name} is refused without a cause")
+        return probe is not None and until <= probe + _EXACT
 
     # When a load or a forward starts.
 
@@ -225,6 +237,7 @@ class Watch:
         self.need(
             truth.ended.get(item.request, now) >= now, f"request {item.request} is computed for a caller who is gone"
         )
+        self.need(now < self._deadline(request), f"request {item.request} is computed though its time is up")
         self.need(item.state != "again" or now >= item.due - _EXACT, "tried again before the back-off is over")
         if truth.plan.kind != "faulty":
             key = (model.name, request.tenant, request.priority, item.length)
@@ -236,7 +249,7 @@ class Watch:
         in_force = self.truth.of(model.name)
         tokens, requests = computed(model, texts), {item.request for item in items}
         fits = any(
-            len(texts) <= b.max_batch_size
+            len(texts) <= b.largest_batch
             and (len(texts) == 1 or self._tokens_fit(tokens, sum(map(len, texts)), b))
             and (b.enabled or len(requests) == 1)
             for b in in_force
@@ -261,7 +274,7 @@ class Watch:
         self.need(risen, f"priority {taken} runs while {highest} waits")
         if kind == "shared" and {request.tenant for request in waiting} == set("abcd"):
             served = [truth.served[tenant] for tenant in "abcd"]
-            batch = 31 * truth.settings.batching.max_batch_size
+            batch = 31 * truth.settings.batching.largest_batch
             self.need(max(served) - min(served) <= 2 * batch, f"tenants were served {served} tokens")
 
     def _waits(self, model: ModelPlan, item: ItemTruth) -> bool:
@@ -333,6 +346,7 @@ class Watch:
             DeadlineExceeded: bool(request.texts) and elapsed == max(0.0, asked.limit),
             TooLate: asked.limit <= 0 and elapsed == 0.0,
             ModelLoading: elapsed == asked.limit,
+            ModelFailing: elapsed == 0.0 and truth.may_be_failing(request.model),
             ModelLoadFailed: request.model in truth.load_failures,
             QueueFull: _is_due_delay(error) and not (asked.fits and elapsed == 0.0),
             TooLarge: self._is_too_large(request),
@@ -346,6 +360,9 @@ class Watch:
             error, asyncio.CancelledError | DeadlineExceeded | Stopped | TooLate
         )
         self.tally.stopped_requests += isinstance(error, Stopped)
+
+    def _deadline(self, request: Request) -> float:
+        return self.truth.asked[request.number] + self.asked_[request.number].limit
 
     def _ended(self, request: Request) -> None:
         truth, number = self.truth, request.number
@@ -396,7 +413,7 @@ class Watch:
         self.need(truth.time() <= truth.stopping + truth.plan.patience, f"stop took {truth.time() - truth.stopping} s")
         self.need(s.waiting == s.running == s.active_batches == self.engine.total_queue_depth == 0, f"after stop: {s}")
         self.need(core.is_idle and not sum(_held(self.engine).values()), "after stop: the core is not idle")
-        self.need(not core._shares._held and not core._tenants._waiting, "after stop: tenants hold places")
+        self.need(not core._door.shares._held and not core._tenants._waiting, "after stop: tenants hold places")
         self.need(not tasks, f"after stop: {tasks} tasks are left")
         self.need(not timers, f"after stop: {timers} timers are left")
         self.need(set(truth.ended) == set(truth.asked), "after stop: a caller was told nothing")
@@ -434,7 +451,7 @@ def _is_ready(batching: Batching, queue: ModelQueue, waited: float, *, spaced: b
     """With its device idle."""
     if waited >= batching.max_wait_milliseconds / 1000 + _EXACT:
         return True
-    full = queue.count >= batching.max_batch_size or queue.tokens >= batching.max_batch_tokens
+    full = queue.count >= batching.largest_batch or queue.tokens >= batching.max_batch_tokens
     return spaced and (batching.dispatch_when_idle or full or not batching.enabled)
 
 

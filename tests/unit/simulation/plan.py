@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from embedfleet.api import Batching, BatchingSettings, ModelBatching
+from embedfleet.api import Batching, BatchingSettings, Health, ModelBatching
 from embedfleet_server.batching.types import CRITICAL, HIGH, LOW, LOWEST, NORMAL
 
 TICK = 1 / 1024
@@ -155,9 +155,14 @@ def _models(habits: frozenset[str], chance: random.Random) -> tuple[ModelPlan, .
 
 
 def _settings(models: Sequence[str], chance: random.Random) -> BatchingSettings:
+    largest = chance.choice([1, 2, 4, 8, 32])
     batching = Batching(
         enabled=chance.random() < 0.85,
-        max_batch_size=chance.choice([1, 2, 4, 8, 32]),
+        sizing=chance.choice(["Adaptive", "Fixed"]),
+        initial_batch_size=chance.choice([1, 3, 32]),
+        min_batch_size=chance.choice([1, min(2, largest)]),
+        max_batch_size=largest,
+        target_batch_milliseconds=chance.choice([None, 60, 500]),
         max_batch_tokens=chance.choice([8, 32, 16384]),
         max_wait_milliseconds=chance.choice([0, 50, 125, 1000]),
         min_batch_interval_milliseconds=chance.choice([0, 0, 0, 125, 2000]),
@@ -169,6 +174,7 @@ def _settings(models: Sequence[str], chance: random.Random) -> BatchingSettings:
         item_timeout_seconds=chance.choice([1, 5, 30, 600]),
         max_retries=chance.choice([0, 1, 3, 5]),
         retry_delay_milliseconds=chance.choice([0, 125, 1000, 40_000]),
+        health=Health(failing_percent=chance.choice([50, 100]), probe_after_seconds=chance.choice([1, 5])),
     )
     own = {model: _own(chance) for model in models if chance.random() < 0.2}
     return BatchingSettings(batching=batching, models=own)
@@ -276,6 +282,7 @@ def _overload(seed: int, chance: random.Random) -> Plan:
     """Floods of CRITICAL work of all lengths, short low work that fills gaps, and low victims that must not starve."""
     model = ModelPlan("m0", "sim:0", padded=True, lazy=False, load_seconds=0.0, load_failures=0, room=1 << 30)
     batching = Batching(
+        sizing="Fixed",
         max_batch_size=chance.choice([2, 4]),
         sort_by_length=chance.random() < 0.8,
         max_queued_requests=64,
@@ -300,6 +307,7 @@ def _overload(seed: int, chance: random.Random) -> Plan:
 def _shared(seed: int, chance: random.Random) -> Plan:
     """Four tenants, one with far more to do than the others: as long as all of them wait, all get the same."""
     batching = Batching(
+        sizing="Fixed",
         max_batch_size=chance.choice([2, 8]),
         sort_by_length=chance.random() < 0.5,
         max_queued_requests=2000,

@@ -11,7 +11,7 @@ import numpy as np
 from embedfleet.api import Batching, BatchingSettings
 from embedfleet_server.engine.faults import OutOfMemory, TransientError
 from embedfleet_server.engine.protocols import Rows
-from tests.unit.simulation.plan import FIRST_IDENTITY, QUERY, Change, ModelPlan, Plan, Request
+from tests.unit.simulation.plan import FIRST_IDENTITY, NAN, QUERY, Change, ModelPlan, Plan, Request
 
 DIMENSIONS = 4
 _LONGEST_BACKOFF, _FIRST_LOAD_BACKOFF = 60.0, 10.0
@@ -71,6 +71,8 @@ class Truth:
         self.ended: dict[int, float] = {}
         self.cancelled: set[int] = set()
         self.load_failures: Counter[str] = Counter()
+        self.bad_forwards: Counter[str] = Counter()
+        """Forwards that gave no vector at all, but for want of memory."""
         self.load_not_before: dict[str, float] = {}
         self.served: Counter[str] = Counter()
         """Tokens that began to be computed, by tenant."""
@@ -161,7 +163,12 @@ class Truth:
         if any(item.state == "running" for item in self.of_texts(texts)):
             self.cut_off += 1
 
+    def may_be_failing(self, model: str) -> bool:
+        """A breaker opens when more than half of at least ten batches failed."""
+        return self.bad_forwards[model] > 5
+
     def forward_passed(self, model: ModelPlan, texts: Sequence[Text]) -> None:
+        self.bad_forwards[model.name] += all(NAN in text for text in texts)
         for item in self.of_texts(texts):
             item.state = "done"
         if model.name in self.memory:
@@ -172,6 +179,8 @@ class Truth:
             half = max(1, computed(model, texts) // 2)
             known = self.memory.get(model.name)
             self.memory[model.name] = Memory(half if known is None else min(half, known.tokens))
+        else:
+            self.bad_forwards[model.name] += 1
         passing = isinstance(error, TransientError | OSError | TimeoutError)
         for item in self.of_texts(texts):
             self._plan_again(item, passing=passing, alone=len(texts) == 1)

@@ -86,6 +86,9 @@ class SimulatedModel:
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         raise AssertionError("the workers compute")
 
+    def peak_mib(self) -> float | None:
+        return None
+
     def close(self) -> None:
         self.world.open_models -= 1
 

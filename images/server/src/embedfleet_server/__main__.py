@@ -17,12 +17,13 @@ from embedfleet.api.local import LocalRecord, private_directory, remove_record, 
 from embedfleet.api.models import ModelSpec
 from embedfleet_server.app import announce, logs, watching
 from embedfleet_server.app.control import ControlSocket
-from embedfleet_server.app.memory import readings
+from embedfleet_server.app.memory import host
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import CannotListen, Server
 from embedfleet_server.app.settings import Settings, WrongSettings, load
 from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tuning import Tuning
+from embedfleet_server.batching.pressure import Reading
 from embedfleet_server.config import Config
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import ModelLoadFailed
@@ -169,6 +170,15 @@ def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf) -> E
         observe=metrics.batch,
         readings=readings,
     )
+
+
+def readings() -> Mapping[str, Reading]:
+    """How full the memory of the host and of each device is."""
+    if "torch" not in sys.modules:  # before the first model is loaded nothing is on a device
+        return host()
+    from embedfleet_server.models.memory import used_and_total
+
+    return {**host(), **{name: Reading(*found) for name, found in used_and_total().items()}}
 
 
 def _record(config: Config, settings: Settings, port: int, observe_port: int) -> LocalRecord:

@@ -1,16 +1,29 @@
 """`spec.batching`: how requests become batches."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from embedfleet.api.base import ContractModel, Rule
+from embedfleet.api.base import ContractModel, Plain, Rule
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 BatchTokens = Annotated[int, Field(ge=1, le=4_194_304)]
 Wait = Annotated[int, Field(ge=0, le=60_000)]
+BatchTime = Annotated[int, Field(ge=1, le=600_000)]
+BatchMemory = Annotated[int, Field(ge=1, le=10_000_000)]
+Sizing = Literal["Adaptive", "Fixed"]
+
+_LARGEST: dict[str, int] = {"Adaptive": 256, "Fixed": 32}
+"""`maxBatchSize` where it is unset."""
+_SMALLEST = "minBatchSize must not be above maxBatchSize (256 where it is unset, 32 with sizing Fixed)"
+
+
+def largest_batch(batching: Plain) -> Any:
+    """`maxBatchSize` of plain batching values, its default filled in."""
+    given = batching.get("maxBatchSize")
+    return _LARGEST[batching.get("sizing") or "Adaptive"] if given is None else given
 
 
 class ModelBatching(ContractModel):
@@ -20,8 +33,18 @@ class ModelBatching(ContractModel):
     """Whether requests share batches at all."""
     paused: bool | None = None
     """Start nothing of this model; queued work stays and new work is admitted up to the bound."""
+    sizing: Sizing | None = None
+    """`Adaptive`: the size of batches is learnt; `Fixed`: it is `maxBatchSize`."""
+    initial_batch_size: BatchSize | None = None
+    """Where learning starts, within the two below."""
+    min_batch_size: BatchSize | None = None
+    """Smallest size that is learnt; never delays a batch."""
     max_batch_size: BatchSize | None = None
     """Most inputs in one batch."""
+    target_batch_milliseconds: BatchTime | None = None
+    """Longest that a batch should take, of nineteen in twenty."""
+    max_batch_memory_mib: BatchMemory | None = Field(default=None, alias="maxBatchMemoryMiB")
+    """Most memory of its device, in MiB, that a batch may be predicted to take beyond the model's own."""
     max_batch_tokens: BatchTokens | None = None
     """Most tokens in one batch, as the model computes them: padded where it pads. One longer input goes alone."""
     max_wait_milliseconds: Wait | None = None
@@ -37,6 +60,14 @@ class ModelBatching(ContractModel):
     max_queued_tokens: Tokens | None = None
     """Most tokens of this model waiting at once, where that is to be less than the service's bound."""
 
+    cel_rules = (
+        Rule(
+            "!has(self.minBatchSize) || !has(self.maxBatchSize) || self.minBatchSize <= self.maxBatchSize",
+            "minBatchSize must not be above maxBatchSize",
+            lambda self: (self.get("minBatchSize") or 1) <= (self.get("maxBatchSize") or self.get("minBatchSize") or 1),
+        ),
+    )
+
 
 class Health(ContractModel):
     """When the server finds something wrong with itself: told in `/state` and, once per change, in the log."""
@@ -51,6 +82,10 @@ class Health(ContractModel):
     """Share of memory in use from which batches are formed with half their tokens."""
     memory_critical_percent: Annotated[int, Field(ge=1, le=100)] = 90
     """Share of memory in use from which batches are a quarter, and requests are refused with a delay."""
+    failing_percent: Annotated[int, Field(ge=1, le=100)] = 50
+    """More of a model's last 20 batches failing than this, its requests are refused at once, with the cause."""
+    probe_after_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
+    """Then one batch is tried after so long, and after twice as long each time it fails, at most a minute."""
 
     cel_rules = (
         Rule(
@@ -73,8 +108,18 @@ class Batching(ContractModel):
     """Whether requests share batches at all; when false each request is a batch of its own."""
     paused: bool = False
     """Start nothing; queued work stays and new work is admitted up to the bound."""
-    max_batch_size: BatchSize = 32
-    """Most inputs in one batch."""
+    sizing: Sizing = "Adaptive"
+    """`Adaptive`: the size that gives most throughput is learnt from the batches; `Fixed`: it is `maxBatchSize`."""
+    initial_batch_size: BatchSize = 32
+    """Where learning starts, within the two below."""
+    min_batch_size: BatchSize = 1
+    """Smallest size that is learnt; never delays a batch."""
+    max_batch_size: BatchSize | None = None
+    """Most inputs in one batch. Unset: 256, or 32 with sizing `Fixed`."""
+    target_batch_milliseconds: BatchTime | None = None
+    """Longest that a batch should take, of nineteen in twenty; learning keeps to it. Unset: as long as it likes."""
+    max_batch_memory_mib: BatchMemory | None = Field(default=None, alias="maxBatchMemoryMiB")
+    """Most memory of its device, in MiB, that a batch may be predicted to take beyond the model's own."""
     max_batch_tokens: BatchTokens = 16384
     """Most tokens in one batch, as the model computes them: padded where it pads. One longer input goes alone."""
     max_wait_milliseconds: Wait = 50
@@ -99,6 +144,19 @@ class Batching(ContractModel):
     """Wait before the first of these tries; it doubles with each."""
     health: Health = Field(default_factory=Health)
     """When the server finds something wrong with itself."""
+
+    cel_rules = (
+        Rule(
+            "self.minBatchSize <= (has(self.maxBatchSize) ? self.maxBatchSize : self.sizing == 'Fixed' ? 32 : 256)",
+            _SMALLEST,
+            lambda self: self.get("minBatchSize", 1) <= largest_batch(self),
+        ),
+    )
+
+    @property
+    def largest_batch(self) -> int:
+        """`maxBatchSize`, its default filled in."""
+        return _LARGEST[self.sizing] if self.max_batch_size is None else self.max_batch_size
 
     def for_model(self, own: ModelBatching | None) -> "Batching":
         """These values with one model's own put over them (the queue bounds stay the service's)."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from embedfleet.api.base import NAME_PATTERN, ContractModel, Plain, Rule
-from embedfleet.api.batching import Batching
+from embedfleet.api.batching import Batching, largest_batch
 from embedfleet.api.models import ModelSpec
 
 GROUP = "embedfleet.dev"
@@ -87,6 +87,20 @@ class EmbeddingServiceSpec(ContractModel):
             "self.drain.requestSeconds >= self.batching.itemTimeoutSeconds",
             "drain.requestSeconds must be at least batching.itemTimeoutSeconds, or accepted work would be cut off",
             lambda self: _of(self, "drain", "requestSeconds", 30) >= _of(self, "batching", "itemTimeoutSeconds", 30),
+        ),
+        Rule(
+            "self.models.all(m, !has(m.batching) ||"
+            " (has(m.batching.minBatchSize) ? m.batching.minBatchSize : self.batching.minBatchSize) <="
+            " (has(m.batching.maxBatchSize) ? m.batching.maxBatchSize :"
+            " has(self.batching.maxBatchSize) ? self.batching.maxBatchSize :"
+            " (has(m.batching.sizing) ? m.batching.sizing : self.batching.sizing) == 'Fixed' ? 32 : 256))",
+            "a model's minBatchSize must not be above its maxBatchSize, its own or the service's",
+            lambda self: all(
+                merged.get("minBatchSize", 1) <= largest_batch(merged)
+                for m in self["models"]
+                if m.get("batching")
+                for merged in [{**(self.get("batching") or {}), **m["batching"]}]
+            ),
         ),
         Rule(
             "self.models.all(m, !has(m.batching) || !has(m.batching.maxQueuedRequests)"

@@ -76,6 +76,7 @@ TABLE: Mapping[type[BaseException], Row] = {
     engine.QueueFull: Row(429, "queue_full", _RATE),
     engine.BatchFailed: _INTERNAL,
     engine.ShuttingDown: Row(503, "shutting_down", _SERVER),
+    engine.ModelFailing: Row(503, "model_failing", _SERVER),
     engine.ModelLoading: Row(503, "model_loading", _SERVER),
     engine.ModelLoadFailed: Row(503, "model_failed", _SERVER),
     engine.TooLate: Row(504, "deadline_exceeded", _CALLER),

@@ -17,7 +17,7 @@ _GROUPS = (
 _MEMINFO = Path("/proc/meminfo")
 
 
-def readings(meminfo: Path = _MEMINFO, groups: tuple[tuple[Path, Path, Path], ...] = _GROUPS) -> Mapping[str, Reading]:
+def host(meminfo: Path = _MEMINFO, groups: tuple[tuple[Path, Path, Path], ...] = _GROUPS) -> Mapping[str, Reading]:
     """The host's reading; none on a system that tells nothing."""
     machine = _machine(meminfo)
     if machine is None:

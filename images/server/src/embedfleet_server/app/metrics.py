@@ -49,7 +49,8 @@ class Metrics:
         self._failed.labels(model).inc(record.failed)
         self._size.labels(model).observe(record.size)
         self._queue.labels(model).observe(record.queue_seconds)
-        self._compute.labels(model).observe(record.compute_seconds)
+        if record.compute_seconds is not None:
+            self._compute.labels(model).observe(record.compute_seconds)
 
     def watch(self, engine: Engine) -> None:
         """From now on the text tells of `engine`'s queues and models too."""

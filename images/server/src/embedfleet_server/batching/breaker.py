@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from embedfleet_server.batching.types import Refusal
+from embedfleet_server.batching.types import Breaking, Refusal
 
 
 class State(Enum):
@@ -39,22 +39,6 @@ TRANSITIONS = {
 """The state after each event; an event that is not here for a state leaves it as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a breaker opens, and for how long."""
-
-    window: int = 20
-    """Last batches looked at: a second or so under load, so that an old fault does not count."""
-    at_least: int = 10
-    """Batches before a rate is one: a bad first batch or two may be the caller's fault."""
-    error_rate: float = 0.5
-    """Past it the model is at fault: where single inputs are, most batches have none of them, and halves go well."""
-    delay: float = 5.0
-    """Seconds before the first probe: longer than a hiccup, far below the 30 s a caller waits."""
-    longest_delay: float = 60.0
-    """Seconds: after the repair of a long fault, service is back within a minute."""
-
-
 @dataclass(slots=True)
 class Breaker:
     """The breaker of one model; batches are known by their numbers, times are the driver's.
@@ -63,7 +47,7 @@ class Breaker:
     so one bad input counts once. `went_well` is for every batch, halves too.
     """
 
-    limits: Limits = field(default_factory=Limits)
+    limits: Breaking = field(default_factory=Breaking)
     state: State = State.CLOSED
     cause: str = ""
     opened: int = 0
@@ -77,6 +61,13 @@ class Breaker:
         self._outcomes = deque(maxlen=self.limits.window)
         self._delay = self.limits.delay
 
+    def change(self, limits: Breaking) -> None:
+        """New limits; what was seen still counts."""
+        self.limits = limits
+        self._outcomes = deque(self._outcomes, limits.window)
+        if self.state is State.CLOSED:
+            self._delay = limits.delay
+
     # What may be done.
 
     def refusal(self, now: float) -> Refusal | None:
@@ -85,7 +76,7 @@ class Breaker:
         if self.state is State.CLOSED or (self.state is State.HALF_OPEN and self._probe is None):
             return None
         left = self._until - now if self.state is State.OPEN else self.limits.delay
-        return Refusal(f"batches of this model fail: {self.cause}", left)
+        return Refusal(f"its batches fail: {self.cause}", left, failing=True)
 
     def may_start(self, now: float) -> bool:
         """Whether a batch may be started."""

@@ -6,18 +6,21 @@ permit, `complete` and `fail` give it back. A device takes as many batches at on
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedfleet_server.batching import policy as policies
-from embedfleet_server.batching.admission import Load, admit, delay
+from embedfleet_server.batching.admission import delay
+from embedfleet_server.batching.breaker import State as BreakerState
 from embedfleet_server.batching.cost import CostLine
-from embedfleet_server.batching.fairness import Accounts, Shares
-from embedfleet_server.batching.flow import Bucket, length_bucket, one_bucket
+from embedfleet_server.batching.door import Door, backlog_seconds
+from embedfleet_server.batching.fairness import Accounts
+from embedfleet_server.batching.flow import one_bucket
 from embedfleet_server.batching.isolate import Held, HeldBatches, plan
-from embedfleet_server.batching.memory import MemoryBudget
+from embedfleet_server.batching.ledger import Ledger
+from embedfleet_server.batching.model import ModelState
 from embedfleet_server.batching.pressure import Pressure
 from embedfleet_server.batching.queue import ModelQueue
+from embedfleet_server.batching.running import Running
 from embedfleet_server.batching.types import (
     NORMAL,
     Batch,
@@ -30,39 +33,6 @@ from embedfleet_server.batching.types import (
     Stats,
     Work,
 )
-
-
-@dataclass(slots=True)
-class _Model:
-    """What the core knows of one model."""
-
-    policy: Policy
-    bound: Bound
-    queue: ModelQueue
-    load: Load = field(default_factory=Load)
-    device: str | None = None
-    padded: bool = True
-    paused: bool = False
-    last_start: float = -math.inf
-    cost: CostLine = field(default_factory=CostLine)
-    memory: MemoryBudget = field(default_factory=MemoryBudget)
-
-    @property
-    def bucket(self) -> Bucket:
-        """How lengths share buckets: not at all where nothing is gained by it."""
-        return length_bucket if self.policy.sort_by_length and self.policy.enabled else one_bucket
-
-
-@dataclass(slots=True)
-class _Counts:
-    submitted: int = 0
-    completed: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    refused: int = 0
-    retried: int = 0
-    running: int = 0
-    batches: int = 0
 
 
 class BatchingCore:
@@ -82,29 +52,45 @@ class BatchingCore:
         `prepared_per_device` of those on a device do not run yet but wait beside the others for their turn (0 or 1);
         such a place does not make the device idle, so only a full or overdue batch takes it.
         """
-        self.permits = permits
-        self.bound = bound
         self.retry = retry or Retry()
         self.paused = False
-        self._per_device = batches_per_device
-        self._prepared = prepared_per_device
-        self._load = Load()
-        self._models: dict[str, _Model] = {}
+        self._running = Running(permits, batches_per_device, prepared_per_device)
+        self._door = Door(bound)
+        self._models: dict[str, ModelState] = {}
         self._turns = Accounts()
         self._tenants = Accounts()
-        self._shares = Shares()
         self._held = HeldBatches()
-        self.pressure = Pressure()
-        self._active: dict[int, Batch] = {}
-        self._on_device: dict[str, int] = {}
-        self._counts = _Counts()
+        self._ledger = Ledger()
         self._numbers = 0
 
     # Models and their values, all of which may change while work waits.
 
+    @property
+    def permits(self) -> int:
+        """Most batches at once, over all models."""
+        return self._running.permits
+
+    @permits.setter
+    def permits(self, permits: int) -> None:
+        self._running.permits = permits
+
+    @property
+    def bound(self) -> Bound:
+        """Most inputs and tokens that wait, over all models."""
+        return self._door.bound
+
+    @bound.setter
+    def bound(self, bound: Bound) -> None:
+        self._door.bound = bound
+
+    @property
+    def pressure(self) -> Pressure:
+        """How full memory is, and what follows."""
+        return self._door.pressure
+
     def add_model(self, name: str, policy: Policy, bound: Bound | None = None) -> None:
         """A queue for model `name`; nothing of it runs until `model_ready`."""
-        self._models[name] = _Model(policy, bound or Bound(), ModelQueue(one_bucket, self._tenants))
+        self._models[name] = ModelState(policy, bound or Bound(), ModelQueue(one_bucket, self._tenants))
         self.change(name, policy, bound)
 
     def model_ready(self, name: str, device: str, *, padded: bool) -> None:
@@ -114,31 +100,33 @@ class BatchingCore:
 
     def change(self, name: str, policy: Policy, bound: Bound | None = None) -> None:
         """New values for one model; what waits stays and is served by them."""
-        model = self._models[name]
-        model.policy, model.bound = policy, bound or Bound()
-        model.queue.regroup(model.bucket)
+        self._models[name].change(policy, bound or Bound())
 
     def pause(self, name: str, *, paused: bool) -> None:
         """Start nothing of one model (or do again); new work is still admitted up to the bound."""
         self._models[name].paused = paused
 
-    # The way of a request: reserve, release and submit, then cancelled or batched.
+    def learn_memory(self, name: str, tokens: int, peak_mib: float) -> None:
+        """A forward outside any batch (a self-test, a warm-up) took so much memory for so many tokens."""
+        self._models[name].needs.learn(tokens, peak_mib)
 
-    def is_paused(self, name: str) -> bool:
-        """Whether nothing of one model is started."""
-        return self._models[name].paused
+    # The way of a request: reserve, release and submit, then cancelled or batched.
 
     def reserve(self, name: str, inputs: int, now: float, *, tenant: str = "") -> Refusal | None:
         """Room for inputs whose tokens are not counted yet; `release` it before `submit`."""
-        self._shares.seen(tenant, now)
-        refusal = self.pressure.refusal() or self._admit(self._models[name], inputs, 0, tenant)
+        model = self._models[name]
+        refusal = self._door.refusal(model, tenant, now)
+        if refusal is not None:
+            self._ledger.refused += inputs
+            return refusal
+        refusal = self._admit(model, inputs, 0, tenant)
         if refusal is None:
-            self._reserve(name, inputs, tenant)
+            self._door.reserve(model, inputs, tenant)
         return refusal
 
     def release(self, name: str, inputs: int, *, tenant: str = "") -> None:
         """Give back a reservation."""
-        self._reserve(name, -inputs, tenant)
+        self._door.reserve(self._models[name], -inputs, tenant)
 
     def submit(
         self,
@@ -162,10 +150,10 @@ class BatchingCore:
         if not work.waiting:
             return work
         model.queue.push(work, now)
-        self._shares.hold(tenant, len(payloads))
+        self._door.shares.hold(tenant, len(payloads))
         self._turns.arrive(name, len(payloads))
-        self._count(model, len(payloads), work.waiting_tokens)
-        self._counts.submitted += len(payloads)
+        self._door.count(model, len(payloads), work.waiting_tokens)
+        self._ledger.submitted += len(payloads)
         return work
 
     def cancel(self, work: Work, *, failed: bool = False) -> None:
@@ -173,22 +161,25 @@ class BatchingCore:
         if work.cancelled:
             return
         work.cancelled = True
-        self._ended(work.waiting + work.held, "failed" if failed else "cancelled")
+        gone = work.waiting + work.held
+        self._ledger.failed += gone if failed else 0
+        self._ledger.cancelled += 0 if failed else gone
         model = self._models[work.model]
         inputs, tokens = work.waiting, work.waiting_tokens
-        self._shares.hold(work.tenant, -inputs)
+        self._door.shares.hold(work.tenant, -inputs)
         model.queue.forget(work)
         self._turns.leave(work.model, inputs) if inputs else None
-        self._count(model, -inputs - work.held, -tokens)
+        self._door.count(model, -gone, -tokens)
         work.held = 0
 
     # The way of a batch: next_batch, then complete or fail.
 
     def next_batch(self, now: float) -> Batch | None:
         """The next batch to run, holding a permit; None when nothing may run yet (see `wake_at`)."""
-        if self.paused or len(self._active) >= self.permits:
+        if self.paused or self._running.is_full:
             return None
-        runnable = {name for name, model in self._models.items() if self._may_run(model)}
+        self._drop_expired(now)
+        runnable = {name for name, model in self._models.items() if self._may_run(model, now)}
         held = self._held.due(now, runnable)
         if held is not None:
             return self._again(held, now)
@@ -197,42 +188,47 @@ class BatchingCore:
 
     def wake_at(self, now: float) -> float | None:
         """The time at which something is due by the clock alone, on a device with room."""
-        if self.paused or len(self._active) >= self.permits:
+        if self.paused or self._running.is_full:
             return None
-        due = [
-            policies.due_at(model.policy, oldest, now, last_start=model.last_start)
-            for model in self._models.values()
-            if self._may_run(model) and (oldest := model.queue.oldest()) is not None
-        ]
-        held = [h.not_before for h in self._held.all() if self._may_run(self._models[h.model])]
-        return min(due + held, default=None)
+        return min((due for model in self._models for due in self._due(model, now)), default=None)
 
-    def complete(self, batch: Batch, seconds: float | None = None, failed: int = 0) -> None:
-        """The batch ran: its permit is free. `seconds` of compute teach the cost; `failed` rows gave no vector."""
-        model = self._models[batch.model]
-        if seconds is not None:
-            model.cost.learn(batch.tokens, seconds)
-        model.memory.went_well(model.policy.max_batch_tokens)
-        gone = self._leave_device(batch)
-        self._ended(gone, "cancelled")
-        self._ended(failed, "failed")
-        self._ended(len(batch.entries) - gone - failed, "completed")
+    def complete(
+        self,
+        batch: Batch,
+        seconds: float | None = None,
+        failed: int = 0,
+        *,
+        peak_mib: float | None = None,
+        now: float = 0.0,
+    ) -> None:
+        """The batch ran: its permit is free. `failed` of its rows gave no vector.
 
-    def fail(self, batch: Batch, fault: Fault, now: float) -> list[Entry]:
+        `seconds` of compute and the memory it took at its peak teach what batches cost.
+        """
+        self._models[batch.model].ran(batch, seconds, peak_mib, failed, now)
+        gone = self._leave(batch)
+        self._ledger.failed += failed
+        self._ledger.completed += len(batch.entries) - gone - failed
+
+    def fail(self, batch: Batch, fault: Fault, now: float, cause: str = "") -> list[Entry]:
         """The batch failed: its permit is free. Returns the inputs that failed for good; the rest are tried again."""
-        if fault is Fault.MEMORY:
-            self._models[batch.model].memory.ran_out(batch.tokens)
-        self._ended(self._leave_device(batch), "cancelled")
+        model = self._models[batch.model]
+        model.failed(batch, fault, cause, now)
+        self._leave(batch)
         follows = plan(batch, fault, self.retry)
         self._held.add(batch.model, follows, now)
         for _, _, work, _ in (entry for group in follows.groups for entry in group):
             work.held += 1
-            self._count(self._models[batch.model], 1, 0)
-            self._counts.retried += 1
-        self._ended(len(follows.failed), "failed")
+            self._door.count(model, 1, 0)
+            self._ledger.retried += 1
+        self._ledger.failed += len(follows.failed)
         return follows.failed
 
     # What can be asked.
+
+    def is_paused(self, name: str) -> bool:
+        """Whether nothing of one model is started."""
+        return self._models[name].paused
 
     def waiting_works(self) -> list[Work]:
         """Every work with an input still waiting in a queue, by model, oldest first."""
@@ -243,6 +239,15 @@ class BatchingCore:
         load = self._models[name].load
         return load.inputs + load.reserved
 
+    def batch_size(self, name: str) -> int:
+        """Most inputs in the next batch of model `name`: as configured, or learnt."""
+        return self._models[name].size
+
+    def breaker_of(self, name: str) -> tuple[BreakerState, str]:
+        """Whether model `name` is refused for failing, and the cause of the last failure."""
+        breaker = self._models[name].breaker
+        return (BreakerState.CLOSED, "") if breaker is None else (breaker.state, breaker.cause)
+
     def oldest_waiting(self, name: str) -> float | None:
         """When the input of model `name` that waits longest arrived."""
         oldest = self._models[name].queue.oldest()
@@ -250,17 +255,17 @@ class BatchingCore:
 
     def oldest_running(self, name: str) -> float | None:
         """When the batch of model `name` that runs longest was formed."""
-        return min((batch.formed for batch in self._active.values() if batch.model == name), default=None)
+        return self._running.oldest(name)
 
     @property
     def total_queue_depth(self) -> int:
         """Inputs waiting over all models."""
-        return self._load.inputs + self._load.reserved
+        return self._door.depth
 
     @property
     def is_idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        return not self._active and self.total_queue_depth == 0
+        return not self._running and self.total_queue_depth == 0
 
     def costs(self) -> Mapping[str, CostLine]:
         """What was learnt of each model's cost."""
@@ -268,21 +273,16 @@ class BatchingCore:
 
     def retry_after(self) -> float:
         """Seconds until what waits now will have been computed."""
-        return delay(self._backlog_seconds())
+        return delay(backlog_seconds(self._models.values()))
 
     def stats(self) -> Stats:
         """The counts, at this instant."""
-        c = self._counts
-        return Stats(
-            c.submitted, c.completed, c.failed, c.cancelled, c.refused, c.retried,
-            self._load.inputs, c.running, c.batches, len(self._active),
-        )  # fmt: skip
+        return self._ledger.stats(self._door.load.inputs, len(self._running))
 
-    # Inside.
+    # Inside: which model is next.
 
-    def _may_run(self, model: _Model) -> bool:
-        on_device = self._on_device.get(model.device, 0) if model.device is not None else self._per_device
-        return not model.paused and on_device < self._per_device
+    def _may_run(self, model: ModelState, now: float) -> bool:
+        return self._running.has_place(model.device) and model.may_start(now)
 
     def _choose(self, now: float, runnable: Iterable[str]) -> str | None:
         """The ready model that was served least, in tokens; of equals the one whose oldest work is oldest."""
@@ -296,86 +296,80 @@ class BatchingCore:
                 best, best_turn = name, turn
         return best
 
-    def _is_ready(self, model: _Model, oldest: Work, now: float) -> bool:
-        idle = self._on_device.get(model.device or "", 0) < self._per_device - self._prepared
-        return policies.is_ready(model.policy, model.queue, oldest, now, idle=idle, last_start=model.last_start)
+    def _is_ready(self, model: ModelState, oldest: Work, now: float) -> bool:
+        idle = self._running.is_idle(model.device)
+        room, last = model.room(self.pressure), model.last_start
+        return policies.is_ready(model.policy, room, model.queue, oldest, now, idle=idle, last_start=last)
+
+    def _due(self, name: str, now: float) -> Iterable[float]:
+        """When something of one model is due."""
+        model = self._models[name]
+        if model.paused or not self._running.has_place(model.device):
+            return
+        if not model.may_start(now):
+            probe = model.breaker.wake_at() if model.breaker is not None and model.load.inputs else None
+            yield from () if probe is None else (probe,)
+            return
+        oldest = model.queue.oldest()
+        if oldest is not None:
+            yield policies.due_at(model.policy, oldest, now, last_start=model.last_start)
+        yield from (held.not_before for held in self._held.all() if held.model == name)
+
+    def _drop_expired(self, now: float) -> None:
+        """Nobody waits for these any more, though the driver's timer may not have said so yet."""
+        for model in self._models.values():
+            for work in model.queue.expired(now):
+                self.cancel(work)
+
+    # Inside: from inputs to a batch and back.
 
     def _form(self, name: str, now: float) -> Batch:
         model = self._models[name]
-        tokens = self.pressure.within(model.memory.within(model.policy.max_batch_tokens))
-        policy = replace(model.policy, max_batch_tokens=tokens)
-        entries = policies.form(policy, model.queue, now, padded=model.padded, start_tokens=model.cost.start_tokens())
-        self._count(model, -len(entries), -sum(entry[1] for entry in entries))
+        entries = policies.form(
+            model.policy, model.room(self.pressure), model.queue, now,
+            padded=model.padded, start_tokens=model.cost.start_tokens(),
+        )  # fmt: skip
+        self._door.count(model, -len(entries), -sum(entry[1] for entry in entries))
         for entry in entries:
-            self._shares.hold(entry[2].tenant, -1)
-        batch = self._start(name, entries, now, 0)
+            self._door.shares.hold(entry[2].tenant, -1)
+        batch = self._start(name, entries, now)
         self._turns.serve(name, batch.tokens)
         self._turns.leave(name, len(entries))
         return batch
 
     def _again(self, held: Held, now: float) -> Batch | None:
         """Start a group that failed before, without those of it whose callers are gone."""
+        for _, _, work, _ in held.entries:
+            if work.deadline <= now:
+                self.cancel(work)
         entries = [entry for entry in held.entries if not entry[2].cancelled]
         if not entries:
             return self.next_batch(now)
         for _, _, work, _ in entries:
             work.held -= 1
             work.running += 1
-        self._count(self._models[held.model], -len(entries), 0)
-        return self._start(held.model, entries, now, held.attempt)
+        self._door.count(self._models[held.model], -len(entries), 0)
+        return self._start(held.model, entries, now, held.attempt, is_part=held.is_part)
 
-    def _start(self, name: str, entries: list[Entry], now: float, attempt: int) -> Batch:
+    def _start(self, name: str, entries: list[Entry], now: float, attempt: int = 0, *, is_part: bool = False) -> Batch:
         model = self._models[name]
-        device = model.device or ""
-        model.last_start = now
-        self._counts.running += len(entries)
-        self._counts.batches += 1
+        self._ledger.running += len(entries)
+        self._ledger.batches += 1
         tokens = policies.computed_tokens(entries, padded=model.padded)
-        batch = Batch(self._counts.batches, name, device, entries, tokens, now, attempt)
-        self._active[batch.number] = batch
-        self._on_device[device] = self._on_device.get(device, 0) + 1
+        batch = Batch(self._ledger.batches, name, model.device or "", entries, tokens, now, attempt, is_part)
+        self._running.start(batch)
+        model.started(batch)
         return batch
 
-    def _leave_device(self, batch: Batch) -> int:
-        """Free permit and device; returns how many of the inputs were cancelled meanwhile."""
-        del self._active[batch.number]
-        self._on_device[batch.device] -= 1
-        self._counts.running -= len(batch.entries)
-        gone = 0
-        for _, _, work, _ in batch.entries:
-            work.running -= 1
-            gone += work.cancelled
+    def _leave(self, batch: Batch) -> int:
+        """Free permit and place; returns how many inputs were cancelled meanwhile, and counts them so."""
+        gone = self._running.leave(batch)
+        self._ledger.running -= len(batch.entries)
+        self._ledger.cancelled += gone
         return gone
 
-    def _ended(self, inputs: int, how: str) -> None:
-        setattr(self._counts, how, getattr(self._counts, how) + inputs)
-
-    def _admit(self, model: _Model, inputs: int, tokens: int, tenant: str) -> Refusal | None:
-        pairs = ((self.bound, self._load), (model.bound, model.load))
-        backlog = self._backlog_seconds()
-        refusal = admit(pairs, inputs, tokens, backlog)
-        if refusal is None and self.bound.inputs is not None:
-            refusal = self._shares.over(tenant, inputs, self.bound.inputs, delay(backlog))
+    def _admit(self, model: ModelState, inputs: int, tokens: int, tenant: str) -> Refusal | None:
+        refusal = self._door.admit(model, inputs, tokens, tenant, backlog_seconds(self._models.values()))
         if refusal is not None:
-            self._counts.refused += inputs
+            self._ledger.refused += inputs
         return refusal
-
-    def _reserve(self, name: str, inputs: int, tenant: str) -> None:
-        self._models[name].load.reserved += inputs
-        self._load.reserved += inputs
-        self._shares.hold(tenant, inputs)
-
-    def _count(self, model: _Model, inputs: int, tokens: int) -> None:
-        """So many more (or fewer) wait, for this model and over all."""
-        for load in (model.load, self._load):
-            load.inputs += inputs
-            load.tokens += tokens
-
-    def _backlog_seconds(self) -> float | None:
-        """Seconds of work that waits, as far as speeds are known; None when no speed is."""
-        known = [
-            model.load.tokens / speed
-            for model in self._models.values()
-            if model.load.tokens and (speed := model.cost.tokens_per_second())
-        ]
-        return sum(known) if known else None

@@ -17,6 +17,7 @@ class Held:
     model: str = field(compare=False)
     entries: list[Entry] = field(compare=False)
     attempt: int = field(compare=False)
+    is_part: bool = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Plan:
     attempt: int
     delay: float
     failed: list[Entry]
+    is_part: bool = True
+    """Whether the groups are parts of the batch rather than all of it."""
 
 
 def plan(batch: Batch, fault: Fault, retry: Retry) -> Plan:
@@ -38,7 +41,7 @@ def plan(batch: Batch, fault: Fault, retry: Retry) -> Plan:
     entries = [entry for entry in batch.entries if not entry[2].cancelled]
     if fault is Fault.TRANSIENT and batch.attempt < retry.max_retries:
         delay = min(_LONGEST_BACKOFF, retry.delay * 2**batch.attempt)
-        return Plan([entries] if entries else [], batch.attempt + 1, delay, [])
+        return Plan([entries] if entries else [], batch.attempt + 1, delay, [], batch.is_part)
     if len(batch.entries) == 1:
         return Plan([], batch.attempt, 0.0, entries)
     middle = max(1, len(entries) // 2)  # one whose company was cancelled is tried alone before it is blamed
@@ -57,7 +60,8 @@ class HeldBatches:
         """Hold the groups of a plan."""
         for entries in plan_.groups:
             self._numbers += 1
-            heapq.heappush(self._heap, Held(now + plan_.delay, self._numbers, model, entries, plan_.attempt))
+            held = Held(now + plan_.delay, self._numbers, model, entries, plan_.attempt, plan_.is_part)
+            heapq.heappush(self._heap, held)
 
     def due(self, now: float, runnable: "set[str]") -> Held | None:
         """Take the first group that is due and whose model can run."""

@@ -4,18 +4,20 @@ import math
 
 from embedfleet_server.batching.flow import Flow
 from embedfleet_server.batching.queue import ModelQueue
-from embedfleet_server.batching.types import Entry, Policy, Work
+from embedfleet_server.batching.types import Entry, Policy, Room, Work
 
 _TURN_TOKENS = 512  # what one tenant may take before the next one's turn: small against a batch, large against an input
 
 
-def is_ready(policy: Policy, queue: ModelQueue, oldest: Work, now: float, *, idle: bool, last_start: float) -> bool:
+def is_ready(
+    policy: Policy, room: Room, queue: ModelQueue, oldest: Work, now: float, *, idle: bool, last_start: float
+) -> bool:
     """Full, or the oldest waited long enough, or a device stands idle and nothing need wait for company."""
     if now >= oldest.arrived + policy.max_wait:
         return True
     if now < last_start + policy.min_interval:
         return False
-    full = queue.count >= policy.max_batch_size or queue.tokens >= policy.max_batch_tokens or not policy.enabled
+    full = queue.count >= room.inputs or queue.tokens >= room.tokens or not policy.enabled
     return full or (idle and policy.dispatch_when_idle)
 
 
@@ -26,7 +28,9 @@ def due_at(policy: Policy, oldest: Work, now: float, *, last_start: float) -> fl
     return min(due, spaced) if spaced > now else due
 
 
-def form(policy: Policy, queue: ModelQueue, now: float, *, padded: bool, start_tokens: float) -> list[Entry]:
+def form(
+    policy: Policy, room: Room, queue: ModelQueue, now: float, *, padded: bool, start_tokens: float
+) -> list[Entry]:
     """Take the next batch: an input of whom it is the turn of, and those nearest to it in length.
 
     By urgency of the priority, then in turns between its tenants (the leader first), then by length. Where the model
@@ -35,8 +39,8 @@ def form(policy: Policy, queue: ModelQueue, now: float, *, padded: bool, start_t
     """
     levels, first = queue.lead(now)
     if not policy.enabled:
-        return _one_request(queue, levels[0], first, policy)
-    budget = _Budget(policy, padded, start_tokens if padded and policy.sort_by_length else math.inf)
+        return _one_request(queue, levels[0], first, room)
+    budget = _Budget(room, padded, start_tokens if padded and policy.sort_by_length else math.inf)
     taken: list[Entry] = []
     start = first.oldest_bucket()
     for level in levels:
@@ -56,24 +60,24 @@ def computed_tokens(entries: list[Entry], *, padded: bool) -> int:
 class _Budget:
     """What still fits in the batch being formed."""
 
-    __slots__ = ("longest", "max_padding", "padded", "policy", "size", "tokens")
+    __slots__ = ("longest", "max_padding", "padded", "room", "size", "tokens")
 
-    def __init__(self, policy: Policy, padded: bool, max_padding: float) -> None:
-        self.policy, self.padded, self.max_padding = policy, padded, max_padding
+    def __init__(self, room: Room, padded: bool, max_padding: float) -> None:
+        self.room, self.padded, self.max_padding = room, padded, max_padding
         self.size = self.tokens = self.longest = 0
 
     @property
     def is_full(self) -> bool:
-        return self.size >= self.policy.max_batch_size
+        return self.size >= self.room.inputs
 
     def fits(self, cost: int) -> bool:
         if self.size == 0:
             return True  # one input larger than the budget goes alone
-        if self.size >= self.policy.max_batch_size:
+        if self.size >= self.room.inputs:
             return False
         tokens = self.tokens + cost
         computed = max(self.longest, cost) * (self.size + 1) if self.padded else tokens
-        return computed <= self.policy.max_batch_tokens and computed - tokens <= self.max_padding
+        return computed <= self.room.tokens and computed - tokens <= self.max_padding
 
     def none_longer(self, unfit: int) -> bool:
         """Whether, where an input of `unfit` tokens did not fit, no longer one does."""
@@ -135,9 +139,9 @@ def _take_bucket(flow: Flow, key: int, budget: _Budget, taken: list[Entry], unti
     return None
 
 
-def _one_request(queue: ModelQueue, level: int, flow: Flow, policy: Policy) -> list[Entry]:
+def _one_request(queue: ModelQueue, level: int, flow: Flow, room: Room) -> list[Entry]:
     """Micro-batching is off: inputs of one request alone, still within the size limits."""
-    budget = _Budget(policy, padded=True, max_padding=math.inf)
+    budget = _Budget(room, padded=True, max_padding=math.inf)
     taken: list[Entry] = []
     oldest = flow.oldest()
     key = flow.oldest_bucket()

@@ -6,6 +6,9 @@ highest priority the one served least, in tokens, leads; of a priority that rose
 it. To fill up the batch of another is not to lead: the oldest of a flow may not have fitted.
 """
 
+import heapq
+import math
+
 from embedfleet_server.batching.fairness import Accounts
 from embedfleet_server.batching.flow import Bucket, Flow
 from embedfleet_server.batching.types import CRITICAL, Work
@@ -13,6 +16,7 @@ from embedfleet_server.batching.types import CRITICAL, Work
 SECONDS_PER_LEVEL = 0.1
 """How long a flow waits to rise by one level: 255 of them are 25.5 s, under the usual 30 s limit of a caller."""
 _LONGEST = CRITICAL * SECONDS_PER_LEVEL
+_SPARE = 64  # deadlines of works that left, kept beside as many as wait before they are thrown out
 
 
 class ModelQueue:
@@ -22,6 +26,7 @@ class ModelQueue:
         self._bucket = bucket
         self._tenants = tenants
         self._levels: dict[int, dict[str, Flow]] = {}
+        self._deadlines: list[tuple[float, int, Work]] = []
         self.count = 0
         self.tokens = 0
 
@@ -34,6 +39,8 @@ class ModelQueue:
         if flow is None:
             flow = flows[work.tenant] = Flow(work.tenant, self._bucket, now)
         flow.push(work)
+        if work.deadline < math.inf:
+            heapq.heappush(self._deadlines, (work.deadline, work.number, work))
         self._tenants.arrive(work.tenant, work.waiting)
         self._changed(work.waiting, work.waiting_tokens)
 
@@ -45,6 +52,17 @@ class ModelQueue:
             self._tenants.leave(work.tenant, inputs)
             self._changed(-inputs, -tokens)
             self._tidy(work.priority, work.tenant)
+
+    def expired(self, now: float) -> list[Work]:
+        """Take the works with inputs waiting whose deadline passed."""
+        late: list[Work] = []
+        while self._deadlines and (self._deadlines[0][0] <= now or not self._deadlines[0][2].waiting):
+            work = heapq.heappop(self._deadlines)[2]
+            late += [work] if work.waiting else []
+        if len(self._deadlines) > 2 * self.count + _SPARE:
+            self._deadlines = [due for due in self._deadlines if due[2].waiting]
+            heapq.heapify(self._deadlines)
+        return late
 
     def regroup(self, bucket: Bucket) -> None:
         """Change how lengths share buckets."""

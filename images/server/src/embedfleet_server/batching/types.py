@@ -11,16 +11,55 @@ LOWEST, LOW, NORMAL, HIGH, CRITICAL = 0, 64, 128, 192, 255
 
 
 @dataclass(frozen=True, slots=True)
+class Sizing:
+    """The size is learnt, from `smallest` up to `max_batch_size`; a batch should take at most `target` seconds."""
+
+    smallest: int = 1
+    initial: int = 32
+    target: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Breaking:
+    """When the breaker of a model opens, and for how long."""
+
+    window: int = 20
+    """Last batches looked at: a second or so under load, so that an old fault does not count."""
+    at_least: int = 10
+    """Batches before a rate is one: a bad first batch or two may be the caller's fault."""
+    error_rate: float = 0.5
+    """Past it the model is at fault: where single inputs are, most batches have none of them, and halves go well."""
+    delay: float = 5.0
+    """Seconds before the first probe: longer than a hiccup, far below the 30 s a caller waits."""
+    longest_delay: float = 60.0
+    """Seconds: after the repair of a long fault, service is back within a minute."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How the batches of one model are formed."""
 
     enabled: bool = True
     max_batch_size: int = 32
+    sizing: Sizing | None = None
+    """None: batches of `max_batch_size`."""
+    max_batch_mib: float | None = None
+    """Most memory that a batch may be predicted to take on its device."""
+    breaking: Breaking | None = None
+    """None: a failing model is tried again and again."""
     max_batch_tokens: int = 16384
     max_wait: float = 0.05
     min_interval: float = 0.0
     dispatch_when_idle: bool = True
     sort_by_length: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one batch may hold at most."""
+
+    inputs: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +95,8 @@ class Refusal:
 
     reason: str
     retry_after: float | None
+    failing: bool = False
+    """It is not for want of room: the model fails."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +141,8 @@ class Batch:
     formed: float
     attempt: int = 0
     """How often these inputs were tried before because of a fault that may pass."""
+    is_part: bool = False
+    """A part of a batch that failed before."""
 
     def payloads(self) -> list[Any]:
         """The payloads, in the order of the rows that the forward has to give."""

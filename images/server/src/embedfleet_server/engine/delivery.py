@@ -39,6 +39,9 @@ class Delivery(Protocol):
     def scatter(self, batch: Batch, results: Any, seconds: float) -> int:
         """Give each request its results; returns how many inputs have none after all."""
 
+    def peak_mib(self, model: Any) -> float | None:
+        """What the last forward took of its device's memory, where that is known."""
+
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
         """Tell each request which of its inputs failed for good; called after every failure, maybe with none."""
 
@@ -53,6 +56,10 @@ class RowDelivery:
     def scatter(self, batch: Batch, results: Rows, seconds: float) -> int:
         """Each request its rows; those not finite are errors."""
         return scatter(batch, results, seconds)
+
+    def peak_mib(self, model: Model) -> float | None:
+        """As the model says."""
+        return model.peak_mib()
 
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
         """An `ItemError` for each input."""

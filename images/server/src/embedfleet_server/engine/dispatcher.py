@@ -23,7 +23,8 @@ class BatchRecord:
     tokens: int
     own_tokens: int
     queue_seconds: float
-    compute_seconds: float
+    compute_seconds: float | None
+    """None for a batch that failed."""
     failed: int
 
 
@@ -94,7 +95,7 @@ class Dispatcher:
         started = loop.time()
         try:
             rows = await self._workers.forward(model, batch.payloads())
-            seconds = loop.time() - started
+            seconds, peak = loop.time() - started, self._delivery.peak_mib(model)
             self._delivery.check(batch, rows, model)
         except asyncio.CancelledError:
             self._core.fail(batch, Fault.PERMANENT, loop.time())
@@ -103,7 +104,7 @@ class Dispatcher:
             self._fail(batch, error)
         else:
             failed = self._delivery.scatter(batch, rows, seconds)
-            self._core.complete(batch, seconds, failed)
+            self._core.complete(batch, seconds, failed, peak_mib=peak, now=loop.time())
             self._dispatch()
             self._record(batch, seconds, failed)
 
@@ -112,12 +113,12 @@ class Dispatcher:
         fault = classify(error, self._may_pass)
         size = len(batch.entries)
         _log.warning("a batch of %d for model %s failed (%s): %r", size, batch.model, fault.value, error)
-        lost = self._core.fail(batch, fault, asyncio.get_running_loop().time())
+        lost = self._core.fail(batch, fault, asyncio.get_running_loop().time(), f"{type(error).__name__}: {error}")
         self._delivery.lose(lost, fault, error)
         self._dispatch()
-        self._record(batch, 0.0, len(lost))
+        self._record(batch, None, len(lost))
 
-    def _record(self, batch: Batch, seconds: float, failed: int) -> None:
+    def _record(self, batch: Batch, seconds: float | None, failed: int) -> None:
         own = sum(entry[1] for entry in batch.entries)
         waited = batch.formed - min(entry[2].arrived for entry in batch.entries)
         self._observe(BatchRecord(batch.model, len(batch.entries), batch.tokens, own, waited, seconds, failed))

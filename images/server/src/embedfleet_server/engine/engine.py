@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedfleet.api import Batching, BatchingSettings
+from embedfleet.api import BatchingSettings
 from embedfleet_server.batching.core import BatchingCore
-from embedfleet_server.batching.types import CRITICAL, LOW, LOWEST, NORMAL, Bound, Policy, Refusal, Retry, Stats, Work
+from embedfleet_server.batching.types import CRITICAL, LOW, LOWEST, NORMAL, Bound, Refusal, Stats, Work
 from embedfleet_server.engine.delivery import Answer, Pending
 from embedfleet_server.engine.dispatcher import BatchRecord, Dispatcher
 from embedfleet_server.engine.errors import (
     DeadlineExceeded,
     EngineError,
     InvalidRequest,
+    ModelFailing,
     ModelLoading,
     ModelNotFound,
     QueueFull,
@@ -28,6 +29,7 @@ from embedfleet_server.engine.errors import (
     TooLate,
 )
 from embedfleet_server.engine.health import Change
+from embedfleet_server.engine.policies import bound_of, policy_of, retry_of
 from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo
 from embedfleet_server.engine.slots import ModelConfig, ModelStatus, Slot
 from embedfleet_server.engine.tokenizing import Tokenizing
@@ -227,6 +229,8 @@ class Engine:
             ],
             "health_counts": self._watch.counts,
             "batches": {"sizes": {str(size): count for size, count in sorted(self._sizes.items())}},
+            "batch_sizes": {name: self._core.batch_size(name) for name in self._slots},
+            "breakers": {name: self._core.breaker_of(name)[0].value for name in self._slots},
             "tokens_per_second": {name: costs[name].tokens_per_second() for name in self._slots},
         }
 
@@ -238,7 +242,7 @@ class Engine:
         self._core.bound = Bound(whole.max_queued_requests, whole.max_queued_tokens)
         self._core.retry = retry_of(whole)
         for name in self._slots:
-            self._core.change(name, policy_of(settings.for_model(name)), _bound_of(settings, name))
+            self._core.change(name, policy_of(settings.for_model(name)), bound_of(settings, name))
             self._core.pause(name, paused=name in self._paused or settings.for_model(name).paused)
         self._dispatcher.kick()
 
@@ -291,7 +295,7 @@ class Engine:
         if asked.priority <= LOW and self._watch.refuses_low(model):
             raise QueueFull("LOW work is refused while the service is in a critical state", self._core.retry_after())
         now = asyncio.get_running_loop().time()
-        _raise_refused(self._core.reserve(model, len(asked.items), now, tenant=asked.tenant))
+        _raise_refused(model, self._core.reserve(model, len(asked.items), now, tenant=asked.tenant))
 
     def _submit(
         self, name: str, info: ModelInfo, encoded: list[Encoded], asked: Asked, deadline: float
@@ -304,7 +308,7 @@ class Engine:
             name, encoded, costs, pending, now, priority=asked.priority, tenant=asked.tenant, deadline=deadline
         )
         if isinstance(work, Refusal):
-            raise _refused(work)
+            raise _refused(name, work)
         self._dispatcher.kick()
         return pending, work
 
@@ -346,8 +350,10 @@ class Engine:
             raise AssertionError(f"This is a bug: a batch was formed for {name!r}, which is not loaded")
         return model
 
-    def _model_ready(self, name: str, info: ModelInfo) -> None:
-        self._core.model_ready(name, info.device, padded=info.padded)
+    def _model_ready(self, name: str, model: Model, tokens: int) -> None:
+        self._core.model_ready(name, model.info.device, padded=model.info.padded)
+        if (peak := model.peak_mib()) is not None:
+            self._core.learn_memory(name, tokens, peak)
 
     def _batch_ended(self, record: BatchRecord) -> None:
         self._sizes[record.size] += 1
@@ -376,45 +382,24 @@ def prompt_of(info: ModelInfo, input_type: str | None) -> str:
     return info.prompts.get(name, "") if name else ""
 
 
-def policy_of(batching: Batching) -> Policy:
-    """The core's values of one model from the contract's."""
-    return Policy(
-        enabled=batching.enabled,
-        max_batch_size=batching.max_batch_size,
-        max_batch_tokens=batching.max_batch_tokens,
-        max_wait=batching.max_wait_milliseconds / 1000,
-        min_interval=batching.min_batch_interval_milliseconds / 1000,
-        dispatch_when_idle=batching.dispatch_when_idle,
-        sort_by_length=batching.sort_by_length,
-    )
-
-
-def retry_of(batching: Batching) -> Retry:
-    """The core's retry values from the contract's."""
-    return Retry(batching.max_retries, batching.retry_delay_milliseconds / 1000)
-
-
-def _bound_of(settings: BatchingSettings, name: str) -> Bound:
-    own = settings.models.get(name)
-    return Bound() if own is None else Bound(own.max_queued_requests, own.max_queued_tokens)
-
-
 def _core(settings: BatchingSettings, models: Mapping[str, ModelConfig]) -> BatchingCore:
     whole = settings.batching
     bound = Bound(whole.max_queued_requests, whole.max_queued_tokens)
     core = BatchingCore(whole.max_concurrent_batches, bound, retry=retry_of(whole))
     for name in models:
-        core.add_model(name, policy_of(settings.for_model(name)), _bound_of(settings, name))
+        core.add_model(name, policy_of(settings.for_model(name)), bound_of(settings, name))
         core.pause(name, paused=settings.for_model(name).paused)
     return core
 
 
-def _raise_refused(refusal: Refusal | None) -> None:
+def _raise_refused(model: str, refusal: Refusal | None) -> None:
     if refusal is not None:
-        raise _refused(refusal)
+        raise _refused(model, refusal)
 
 
-def _refused(refusal: Refusal) -> EngineError:
+def _refused(model: str, refusal: Refusal) -> EngineError:
     if refusal.retry_after is None:
         return TooLarge(refusal.reason)
+    if refusal.failing:
+        return ModelFailing(model, refusal.reason, refusal.retry_after)
     return QueueFull(f"the queue is full: {refusal.reason}", refusal.retry_after)

@@ -11,6 +11,7 @@ EngineError
 │   ├── QueueFull
 │   ├── ShuttingDown
 │   ├── ModelLoading
+│   ├── ModelFailing            its batches fail; one is tried from time to time
 │   └── ModelLoadFailed         the model's fault; its next attempt to load comes after a back-off
 └── AcceptedError               accepted, then not answered with vectors
     ├── DeadlineExceeded
@@ -90,6 +91,15 @@ class ShuttingDown(Refused):
 
 class ModelLoading(Refused):
     """The model was not loaded before the request's deadline."""
+
+
+class ModelFailing(Refused):
+    """The model's batches fail, so that it is not asked for now; `cause` is the last batch's."""
+
+    def __init__(self, name: str, cause: str, retry_after: float = 1.0) -> None:
+        super().__init__(f"model {name!r} is refused for the time being: {cause}", retry_after)
+        self.name = name
+        self.cause = cause
 
 
 class ModelLoadFailed(Refused):

@@ -60,6 +60,9 @@ class Model(Protocol):
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Vectors of the batch, shape (len(batch), native_dimensions), float32, C-contiguous."""
 
+    def peak_mib(self) -> float | None:
+        """MiB that the last forward took at its peak beyond the model's own; None where that is not known."""
+
     def close(self) -> None:
         """Give back what the model holds."""
 

@@ -42,7 +42,8 @@ class ModelStatus:
 class Slot:
     """The place of one model."""
 
-    def __init__(self, config: ModelConfig, workers: Workers, on_ready: Callable[[str, ModelInfo], None]) -> None:
+    def __init__(self, config: ModelConfig, workers: Workers, on_ready: Callable[[str, Model, int], None]) -> None:
+        """`on_ready` hears of the loaded model, and of how many tokens its self-test computed."""
         self.config = config
         self.state: State = "Pending"
         self.model: Model | None = None
@@ -93,23 +94,25 @@ class Slot:
         model: Model | None = None
         try:
             model = await self._workers.load(self.config.loader)
-            await self._self_test(model)
+            tokens = await self._self_test(model)
         except Exception as error:  # noqa: BLE001  # any cause fails this model alone
             self._on_failure(error)
         else:
             self.model, self.state, self.cause, self._failures = model, "Ready", None, 0
-            self._on_ready(self.config.name, model.info)
+            self._on_ready(self.config.name, model, tokens)
         finally:
             if model is not None and model is not self.model:
                 model.close()
             self._loading = None
 
-    async def _self_test(self, model: Model) -> None:
+    async def _self_test(self, model: Model) -> int:
         """A known text must give one finite vector of the stated length; it also pays the first forward's cost."""
-        rows = await self._workers.forward(model, await self._workers.encode(model, [_KNOWN_TEXT], ""))
+        encoded = await self._workers.encode(model, [_KNOWN_TEXT], "")
+        rows = await self._workers.forward(model, encoded)
         if rows.shape != (1, model.info.native_dimensions) or not np.isfinite(rows).all():
             cause = f"its self-test gave shape {rows.shape}, finite: {bool(np.isfinite(rows).all())}"
             raise ModelLoadFailed(self.config.name, cause)
+        return len(encoded[0].token_ids)
 
     def _on_failure(self, error: Exception) -> None:
         self.state = "Failed"

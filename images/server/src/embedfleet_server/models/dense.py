@@ -9,6 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows
 from embedfleet_server.models import layout
+from embedfleet_server.models.memory import Peaks
 from embedfleet_server.models.tokenizing import Prompted, Tokenizing
 
 Modules = Sequence[torch.nn.Module]
@@ -30,9 +31,16 @@ class DenseModel:
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Vectors of the batch, shape (len(batch), native_dimensions), float32, C-contiguous, in the batch's order."""
         rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)
+        peaks = self._forward.peaks
+        peaks.begin()
         for indices in self._forward.cut(batch):
             rows[indices] = self._forward([batch[index] for index in indices])
+        peaks.end()
         return rows
+
+    def peak_mib(self) -> float | None:
+        """What the last batch took of its device's memory beyond the weights; None before the first."""
+        return self._forward.peaks.last_mib
 
     def close(self) -> None:
         """Forget the weights, so that their memory can be used again."""
@@ -47,6 +55,7 @@ class Forward:
         self._normalizes = normalizes(self._modules)
         self._device = torch.device(device)
         self._pad = pad
+        self.peaks = Peaks(device, self._modules)
 
     @property
     def pads(self) -> bool:
@@ -90,6 +99,7 @@ class Forward:
         That is what sentence-transformers computes for a text alone; pooling finds the last token by the mask.
         """
         shape = (len(piece), max(len(encoded.token_ids) for encoded in piece))
+        self.peaks.piece(shape[0] * shape[1])
         ids = np.full(shape, self._pad, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         for row, encoded in enumerate(piece):

@@ -40,13 +40,16 @@ class ResultDelivery:
             self._give(entry, result)
         return 0
 
+    def peak_mib(self, model: Any) -> None:
+        """Not known: what the callable takes is its own affair."""
+
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
         """The callable's own exception for each; a fault of the item says nothing of the size."""
         if fault is not Fault.PERMANENT:
             self._size.failed()
         if entries and self._is_measured:
             self._stats.record_error(len(entries))
-            self._collect(_record(entries, len(entries), 0.0, 0.0))
+            self._collect(_record(entries, len(entries), 0.0, None))
         for entry in entries:
             self._give(entry, Failed(error.error if isinstance(error, Raised) else error))
         self._ended(None)
@@ -67,6 +70,6 @@ class ResultDelivery:
             _log.exception("metrics_collector failed; the batch goes on")
 
 
-def _record(entries: Sequence[Entry], failed: int, waited: float, seconds: float) -> BatchRecord:
+def _record(entries: Sequence[Entry], failed: int, waited: float, seconds: float | None) -> BatchRecord:
     tokens = sum(entry[1] for entry in entries)
     return BatchRecord("process_func", len(entries), tokens, tokens, waited, seconds, failed)
