@@ -1,6 +1,7 @@
 """A simulated device behind the engine's own seam: the real core and driver, with forwards that take virtual time."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -119,6 +120,14 @@ def config(name: str, *, lazy: bool = False, required: bool = True, device: str 
     return ModelConfig(name, lambda: SimulatedModel(name, device), lazy, required)
 
 
-def text(words: int, word: str = "w") -> str:
-    """A text of so many tokens."""
-    return " ".join([word] * words)
+_numbers = itertools.count()
+
+
+def text(words: int) -> str:
+    """A text of so many tokens, unlike any other: what is alike would share a forward."""
+    return " ".join([f"w{next(_numbers)}"] * words)
+
+
+def texts(inputs: int, words: int) -> list[str]:
+    """So many texts of so many tokens each."""
+    return [text(words) for _ in range(inputs)]

@@ -80,7 +80,7 @@ def test_the_control_socket_pauses_sets_and_shows(tmp_path: Path) -> None:
                     assert status == 400, wrong
                 assert served.engine.settings.batching.max_batch_size == 3
                 await post("/unset", {})
-                assert served.engine.settings.batching.max_batch_size is None
+                assert served.engine.settings.batching.largest_batch == 256
                 status, state = await post("/pause", {"model": "semantic"})
                 assert state["paused"] == ["semantic"]
                 assert (await post("/pause", {"model": "nope"}))[0] == 404

@@ -19,6 +19,7 @@ from tests.support.simulation import (
     config,
     engine,
     text,
+    texts,
     tokens_of,
     vector_of,
 )
@@ -32,7 +33,7 @@ def test_each_caller_gets_its_own_rows_in_its_order() -> None:
     async def main() -> None:
         made = engine(Batching(max_batch_size=16))
         await made.start()
-        requests = [[text(1 + (7 * r + i) % 40, f"w{r}") for i in range(1 + r % 9)] for r in range(50)]
+        requests = [[text(1 + (7 * r + i) % 40) for i in range(1 + r % 9)] for r in range(50)]
         answers = await asyncio.gather(*(made.embed("semantic", items) for items in requests))
         for items, answer in zip(requests, answers, strict=True):
             np.testing.assert_array_equal(answer.rows, np.stack([vector_of(tokens_of(item)) for item in items]))
@@ -125,7 +126,7 @@ def test_a_full_queue_refuses_at_once_and_whole() -> None:
         made = engine()
         await made.start()
         await made.embed("semantic", ["warm"])
-        taken = asyncio.create_task(made.embed("semantic", [text(20)] * 990))
+        taken = asyncio.create_task(made.embed("semantic", texts(990, 20)))
         await asyncio.sleep(0)
         with pytest.raises(QueueFull) as refused:
             await made.embed("semantic", ["x"] * 20)
@@ -218,7 +219,7 @@ def test_depth_and_stats_are_true_while_work_waits() -> None:
         running = [made.is_running]
         await made.start()
         await asyncio.gather(made.embed("semantic", ["w"]), made.embed("code", ["w"]))
-        tasks = [asyncio.create_task(made.embed(m, ["x"])) for m in ["semantic"] * 20 + ["code"] * 5]
+        tasks = [asyncio.create_task(made.embed(m, [text(1)])) for m in ["semantic"] * 20 + ["code"] * 5]
         await asyncio.sleep(0.005)
         assert [*running, made.is_running] == [False, True]
         assert (made.queue_depth("semantic"), made.queue_depth("code"), made.total_queue_depth) == (12, 5, 17)

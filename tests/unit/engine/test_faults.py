@@ -16,6 +16,7 @@ from tests.support.simulation import (
     SimulatedWorkers,
     engine,
     text,
+    texts,
     tokens_of,
     vector_of,
 )
@@ -105,10 +106,10 @@ def test_out_of_memory_shrinks_batches_and_they_grow_back() -> None:
         model = Small()
         made = engine(Batching(max_batch_size=64), ModelConfig("semantic", lambda: model), workers=workers)
         await made.start()
-        answer = await made.embed("semantic", [text(8)] * 64)
+        answer = await made.embed("semantic", texts(64, 8))
         assert not answer.errors
         del workers.batches[:]
-        await made.embed("semantic", [text(8)] * 20)
+        await made.embed("semantic", texts(20, 8))
         assert max(len(batch) * 8 for batch in workers.batches) <= 40
         alone = await made.embed("semantic", [text(50), "short"])
         assert {index: error.code for index, error in alone.errors.items()} == {0: "input_too_large"}
@@ -116,7 +117,7 @@ def test_out_of_memory_shrinks_batches_and_they_grow_back() -> None:
         for _ in range(1500):
             await made.embed("semantic", [text(8)])
         del workers.batches[:]
-        await made.embed("semantic", [text(8)] * 64)
+        await made.embed("semantic", texts(64, 8))
         assert max(map(len, workers.batches)) > 10
         await finish(made)
 

@@ -11,13 +11,13 @@ from embedfleet_server.engine import Engine
 from embedfleet_server.engine.protocols import Model
 from embedfleet_server.engine.slots import ModelConfig
 from tests.support.finishing import finish
-from tests.support.simulation import SimulatedModel, SimulatedWorkers, config, engine, text
+from tests.support.simulation import SimulatedModel, SimulatedWorkers, config, engine, text, texts
 from tests.support.virtual_time import run
 
 
 async def flood(made: Engine, inputs: int, requests: int, words: int = 4) -> None:
     """So many requests at once, of as many inputs each."""
-    await asyncio.gather(*(made.embed("semantic", [text(words)] * inputs) for _ in range(requests)))
+    await asyncio.gather(*(made.embed("semantic", texts(inputs, words)) for _ in range(requests)))
 
 
 def sizes(workers: SimulatedWorkers) -> list[int]:
@@ -98,7 +98,7 @@ def test_batches_that_do_not_fit_into_memory_shrink_the_size() -> None:
         await made.start()
         await made.embed("semantic", [text(2)])
         assert made.state()["batch_sizes"]["semantic"] == 32
-        answer = await made.embed("semantic", [text(4)] * 64)
+        answer = await made.embed("semantic", texts(64, 4))
         assert not answer.errors
         assert made.state()["batch_sizes"]["semantic"] < 32
         await finish(made)

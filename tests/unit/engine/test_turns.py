@@ -21,6 +21,7 @@ from tests.support.simulation import (
     config,
     engine,
     text,
+    texts,
 )
 from tests.support.virtual_time import run
 
@@ -36,7 +37,7 @@ def test_higher_priority_leaves_first_and_the_lowest_still_leaves() -> None:
         order: list[str] = []
 
         async def ask(name: str, priority: int) -> None:
-            await made.embed("semantic", [name], priority=priority)
+            await made.embed("semantic", [text(1)], priority=priority)
             order.append(name)
 
         normal = [asyncio.create_task(ask("normal", NORMAL)) for _ in range(40)]
@@ -90,7 +91,7 @@ def test_without_batching_each_request_is_its_own_batch() -> None:
         workers = SimulatedWorkers()
         made = engine(Batching(enabled=False), workers=workers)
         await made.start()
-        await asyncio.gather(*(made.embed("semantic", ["a", "b c"]) for _ in range(3)))
+        await asyncio.gather(*(made.embed("semantic", texts(2, 1)) for _ in range(3)))
         assert [len(batch) for batch in workers.batches[1:]] == [2, 2, 2]
         await finish(made)
 
@@ -135,7 +136,7 @@ def test_pause_keeps_the_queue_and_resume_goes_on_in_order() -> None:
         order: list[int] = []
 
         async def ask(number: int) -> None:
-            await made.embed("semantic", ["x"])
+            await made.embed("semantic", [f"x{number}"])
             order.append(number)
 
         tasks = [asyncio.create_task(ask(i)) for i in range(6)]
@@ -163,7 +164,7 @@ def test_every_value_changes_while_work_waits_and_nothing_is_lost() -> None:
         tasks = []
         for step in range(300):
             name = chance.choice(["semantic", "code"])
-            tasks.append(asyncio.create_task(made.embed(name, [text(chance.randint(1, 60))] * chance.randint(1, 4))))
+            tasks.append(asyncio.create_task(made.embed(name, texts(chance.randint(1, 4), chance.randint(1, 60)))))
             if step % 10 == 0:
                 made.apply(
                     BatchingSettings(
@@ -184,7 +185,7 @@ def test_every_value_changes_while_work_waits_and_nothing_is_lost() -> None:
         answers = await asyncio.gather(*tasks)
         assert len(answers) == 300
         del workers.batches[:]
-        await made.embed("semantic", ["x"] * 20)
+        await made.embed("semantic", texts(20, 1))
         assert max(map(len, workers.batches)) == 5
         await finish(made)
 
@@ -257,7 +258,7 @@ def test_no_caller_waits_past_its_time() -> None:
         made = engine(Batching(item_timeout_seconds=3), workers=SimulatedWorkers(seconds_per_token=0.01))
         await made.start()
         await made.embed("semantic", ["warm"])
-        flood = asyncio.create_task(made.embed("semantic", [text(100)] * 32))
+        flood = asyncio.create_task(made.embed("semantic", texts(32, 100)))
         await asyncio.sleep(0.001)
         started = asyncio.get_running_loop().time()
         with pytest.raises(DeadlineExceeded):

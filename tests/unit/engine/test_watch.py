@@ -10,7 +10,7 @@ from embedfleet_server.batching.types import LOW, NORMAL
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import QueueFull
 from embedfleet_server.engine.health import Transition
-from tests.support.simulation import SimulatedWorkers, config, engine, text
+from tests.support.simulation import SimulatedWorkers, config, engine, texts
 from tests.support.virtual_time import run
 
 
@@ -86,7 +86,7 @@ def test_memory_shrinks_batches_then_closes_the_door() -> None:
 
         async def largest() -> int:
             del workers.batches[:]
-            await made.embed("semantic", [text(10)] * 32)
+            await made.embed("semantic", texts(32, 10))
             return max(map(len, workers.batches))
 
         sizes = []

@@ -142,6 +142,8 @@ class Batching(ContractModel):
     """How often a batch is tried again after a fault that may pass."""
     retry_delay_milliseconds: Annotated[int, Field(ge=0, le=600_000)] = 1000
     """Wait before the first of these tries; it doubles with each."""
+    vector_cache_mib: Annotated[int, Field(ge=0, le=1_000_000)] = Field(default=0, alias="vectorCacheMiB")
+    """Memory, in MiB, for vectors of inputs that may come again; 0 keeps none. What is under way is shared anyway."""
     health: Health = Field(default_factory=Health)
     """When the server finds something wrong with itself."""
 

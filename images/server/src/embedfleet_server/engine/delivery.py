@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from embedfleet_server.batching.types import Batch, Entry, Fault, Work
+from embedfleet_server.engine.cache import Kept
 from embedfleet_server.engine.errors import BatchFailed, ItemError
+from embedfleet_server.engine.flights import Flight
 from embedfleet_server.engine.protocols import Encoded, Model, ModelInfo, Rows
 
 _NOT_FINITE = "the model gave a vector that is not finite"
@@ -74,6 +76,7 @@ class Pending:
     info: ModelInfo
     encoded: Sequence[Encoded]
     arrived: float
+    flight: Flight = field(default_factory=Flight)
     rows: Rows = field(init=False)
     missing: int = field(init=False)
     errors: dict[int, ItemError] = field(default_factory=dict)
@@ -90,6 +93,8 @@ class Pending:
         self.missing -= len(indices)
         self.queued = max(self.queued, batch.formed - self.arrived)
         self.computed += seconds
+        if self.flight.joined:
+            self._tell(indices)
         if not self.missing and not self.future.done():
             self.future.set_result(self._answer())
 
@@ -98,6 +103,7 @@ class Pending:
         self.errors[index] = error
         self.rows[index] = np.nan
         self.missing -= 1
+        self.flight.gave(index, error)
         if not self.missing and not self.future.done():
             self.future.set_result(self._answer())
 
@@ -105,6 +111,13 @@ class Pending:
         """No rows will come."""
         if not self.future.done():
             self.future.set_exception(error)
+
+    def _tell(self, indices: Sequence[int]) -> None:
+        """Rows for those who joined these inputs."""
+        for index in self.flight.joined.keys() & set(indices):
+            encoded = self.encoded[index]
+            row = Kept(self.rows[index].copy(), len(encoded.token_ids), encoded.truncated)
+            self.flight.gave(index, self.errors.get(index, row))
 
     def _answer(self) -> Answer:
         tokens = [len(item.token_ids) for item in self.encoded]

@@ -13,6 +13,7 @@ from typing import Any
 from embedfleet.api import BatchingSettings
 from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import CRITICAL, LOW, LOWEST, NORMAL, Bound, Refusal, Stats, Work
+from embedfleet_server.engine.cache import MIB
 from embedfleet_server.engine.delivery import Answer, Pending
 from embedfleet_server.engine.dispatcher import BatchRecord, Dispatcher
 from embedfleet_server.engine.errors import (
@@ -28,9 +29,11 @@ from embedfleet_server.engine.errors import (
     TooLarge,
     TooLate,
 )
+from embedfleet_server.engine.flights import Flight
 from embedfleet_server.engine.health import Change
 from embedfleet_server.engine.policies import bound_of, policy_of, retry_of
 from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo
+from embedfleet_server.engine.sharing import Sharing
 from embedfleet_server.engine.slots import ModelConfig, ModelStatus, Slot
 from embedfleet_server.engine.tokenizing import Tokenizing
 from embedfleet_server.engine.watch import Readings, Watch
@@ -93,6 +96,8 @@ class Engine:
         self._watch = Watch(self._core, models, readings)
         self._tokenizing = Tokenizing(self._workers)
         self._dispatcher = Dispatcher(self._core, self._workers, self._model, self._batch_ended)
+        self._sharing = Sharing()
+        self._sharing.cache.resize(settings.batching.vector_cache_mib * MIB)
         self._paused: set[str] = set()
         self._scopes: dict[asyncio.Timeout, None] = {}
         self._nobody = asyncio.Event()
@@ -228,11 +233,17 @@ class Engine:
                 for f in self._watch.findings
             ],
             "health_counts": self._watch.counts,
+            "shared": self._shared(),
             "batches": {"sizes": {str(size): count for size, count in sorted(self._sizes.items())}},
             "batch_sizes": {name: self._core.batch_size(name) for name in self._slots},
             "breakers": {name: self._core.breaker_of(name)[0].value for name in self._slots},
             "tokens_per_second": {name: costs[name].tokens_per_second() for name in self._slots},
         }
+
+    def _shared(self) -> dict[str, int]:
+        cache = self._sharing.cache
+        kept = {"cached": len(cache), "cache_bytes": cache.bytes, "cache_hits": cache.hits}
+        return {"joined": self._sharing.joined, "cache_misses": cache.misses, **kept}
 
     def apply(self, settings: BatchingSettings) -> None:
         """Take up new values while running; what waits stays and is served by them."""
@@ -241,6 +252,7 @@ class Engine:
         self._core.permits = whole.max_concurrent_batches
         self._core.bound = Bound(whole.max_queued_requests, whole.max_queued_tokens)
         self._core.retry = retry_of(whole)
+        self._sharing.cache.resize(whole.vector_cache_mib * MIB)
         for name in self._slots:
             self._core.change(name, policy_of(settings.for_model(name)), bound_of(settings, name))
             self._core.pause(name, paused=name in self._paused or settings.for_model(name).paused)
@@ -273,9 +285,22 @@ class Engine:
 
     async def _steps(self, slot: Slot, asked: Asked, deadline: float, reservation: "_Reservation") -> Answer:
         model = await slot.get()
-        encoded = await self._tokenizing.encode(model, asked.items, prompt_of(model.info, asked.input_type))
-        reservation.release()
-        pending, work = self._submit(slot.config.name, model.info, encoded, asked, deadline)
+        prompt = prompt_of(model.info, asked.input_type)
+
+        async def encode(items: list[Item]) -> list[Encoded]:
+            return await self._tokenizing.encode(model, items, prompt)
+
+        async def run(encoded: list[Encoded], flight: Flight) -> Answer:
+            reservation.release(len(encoded))
+            return await self._run(slot.config.name, model.info, encoded, flight, asked, deadline)
+
+        flight = Flight(asked.tenant, asked.priority)
+        return await self._sharing.embed(model.info, prompt, asked.items, flight, encode, run)
+
+    async def _run(
+        self, name: str, info: ModelInfo, encoded: list[Encoded], flight: Flight, asked: Asked, deadline: float
+    ) -> Answer:
+        pending, work = self._submit(name, info, encoded, flight, asked, deadline)
         try:
             return await pending.future
         except asyncio.CancelledError:
@@ -298,11 +323,11 @@ class Engine:
         _raise_refused(model, self._core.reserve(model, len(asked.items), now, tenant=asked.tenant))
 
     def _submit(
-        self, name: str, info: ModelInfo, encoded: list[Encoded], asked: Asked, deadline: float
+        self, name: str, info: ModelInfo, encoded: list[Encoded], flight: Flight, asked: Asked, deadline: float
     ) -> tuple[Pending, Work]:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        pending = Pending(loop.create_future(), info, encoded, now)
+        pending = Pending(loop.create_future(), info, encoded, now, flight)
         costs = [len(item.token_ids) for item in encoded]
         work = self._core.submit(
             name, encoded, costs, pending, now, priority=asked.priority, tenant=asked.tenant, deadline=deadline
@@ -363,17 +388,19 @@ class Engine:
 
 
 class _Reservation:
-    """Room held between arrival and admission, given back once."""
+    """Room held between arrival and admission."""
 
     __slots__ = ("_core", "_inputs", "_model", "_tenant")
 
     def __init__(self, core: BatchingCore, model: str, inputs: int, tenant: str) -> None:
         self._core, self._model, self._inputs, self._tenant = core, model, inputs, tenant
 
-    def release(self) -> None:
-        if self._inputs:
-            self._core.release(self._model, self._inputs, tenant=self._tenant)
-            self._inputs = 0
+    def release(self, inputs: int | None = None) -> None:
+        """Give back so much of it, by default what is left; inputs that joined others keep their places."""
+        given = self._inputs if inputs is None else min(inputs, self._inputs)
+        if given:
+            self._core.release(self._model, given, tenant=self._tenant)
+            self._inputs -= given
 
 
 def prompt_of(info: ModelInfo, input_type: str | None) -> str:

@@ -1,0 +1,321 @@
+"""Identical inputs are computed once: those under way, and with a cache those that came before."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from embedfleet.api import Batching, BatchingSettings
+from embedfleet_server.batching.types import CRITICAL, LOW
+from embedfleet_server.engine import Engine
+from embedfleet_server.engine.cache import MIB, Kept, VectorCache
+from embedfleet_server.engine.errors import BadItems, DeadlineExceeded, EngineError, ItemError, QueueFull
+from embedfleet_server.engine.protocols import Encoded, Item, Rows
+from embedfleet_server.engine.slots import ModelConfig
+from tests.support.finishing import finish
+from tests.support.simulation import SimulatedModel, SimulatedWorkers, config, engine, texts, tokens_of, vector_of
+from tests.support.virtual_time import run
+
+pytestmark = pytest.mark.requirement("B25")
+
+
+async def started(workers: SimulatedWorkers, batching: Batching | None = None, *models: ModelConfig) -> Engine:
+    made = engine(batching, *models, workers=workers)
+    await made.start()
+    await made.embed("semantic", ["warm"])
+    del workers.batches[:]
+    return made
+
+
+def rows_of(items: Sequence[str]) -> Rows:
+    return np.stack([vector_of(tokens_of(item)) for item in items])
+
+
+def computed(workers: SimulatedWorkers) -> int:
+    return sum(map(len, workers.batches))
+
+
+def test_one_forward_for_identical_inputs_of_one_request() -> None:
+    """64 inputs, two different ones: two are computed, each caller's index has its row, tokens are those of all."""
+
+    async def main() -> None:
+        workers = SimulatedWorkers()
+        made = await started(workers)
+        items = ["a b", "c"] * 32
+        answer = await made.embed("semantic", items)
+        np.testing.assert_array_equal(answer.rows, rows_of(items))
+        assert (computed(workers), answer.tokens, answer.errors) == (2, [2, 1] * 32, {})
+        assert made.state()["shared"]["joined"] == 62
+        await finish(made)
+
+    run(main())
+
+
+def test_one_forward_for_identical_inputs_under_way() -> None:
+    """A hundred callers ask for the same text while it is tokenised, queued and computed: one forward of one input."""
+
+    async def main() -> None:
+        workers = SimulatedWorkers(start_seconds=1.0, encode_seconds=0.5)
+        made = await started(workers)
+        asked = []
+        for _ in range(100):
+            asked.append(asyncio.create_task(made.embed("semantic", ["the same"])))
+            await asyncio.sleep(0.01)
+        answers = await asyncio.gather(*asked)
+        assert {answer.rows.tobytes() for answer in answers} == {rows_of(["the same"]).tobytes()}
+        assert computed(workers) == 1
+        await made.embed("semantic", ["the same"])
+        assert computed(workers) == 2  # nothing is kept without a cache
+        await finish(made)
+
+    run(main())
+
+
+def test_a_row_is_told_as_soon_as_it_is_there() -> None:
+    """One who joined an input of a large request has its row long before the rest of that request is computed."""
+
+    async def main() -> None:
+        workers = SimulatedWorkers(start_seconds=1.0)
+        made = await started(workers, Batching(sizing="Fixed", max_batch_size=1))
+        large = asyncio.create_task(made.embed("semantic", ["first", *texts(9, 1)]))
+        await asyncio.sleep(0.1)
+        answer = await made.embed("semantic", ["first"])
+        assert asyncio.get_running_loop().time() < 4
+        assert not large.done()
+        np.testing.assert_array_equal(answer.rows, rows_of(["first"]))
+        await large
+        assert computed(workers) == 10
+        await finish(made)
+
+    run(main())
+
+
+def test_other_prompts_and_models_are_other_inputs() -> None:
+    """The same text as query and as document, or for another model, is computed for each."""
+
+    async def main() -> None:
+        workers = SimulatedWorkers()
+        made = await started(workers, None, config("semantic"), config("code"))
+        asked = [("semantic", "query"), ("semantic", None), ("code", None), ("code", "query")]
+        answers = await asyncio.gather(*(made.embed(model, ["x y"], input_type=kind) for model, kind in asked))
+        assert computed(workers) == 4
+        assert answers[0].tokens == [3]
+        assert answers[1].tokens == [2]
+        await finish(made)
+
+    run(main())
+
+
+def test_one_whose_leader_goes_away_is_computed_for_itself() -> None:
+    """Of three callers the first cancels, the second runs out of time: the third has its row all the same."""
+
+    async def main() -> None:
+        workers = SimulatedWorkers(start_seconds=2.0)
+        made = await started(workers)
+        busy = asyncio.create_task(made.embed("semantic", ["busy"]))
+        await asyncio.sleep(0.01)
+        first = asyncio.create_task(made.embed("semantic", ["x"]))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(made.embed("semantic", ["x"], within=1.0))
+        third = asyncio.create_task(made.embed("semantic", ["x"]))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await second
+        np.testing.assert_array_equal((await third).rows, rows_of(["x"]))
+        await busy
+        assert computed(workers) == 2
+        await finish(made)
+
+    run(main())
+
+
+def test_nobody_waits_behind_another_tenant_or_a_lower_priority() -> None:
+    """The same text of another tenant, or at a higher priority than the one under way, goes its own way."""
+
+    async def main() -> None:
+        workers = SimulatedWorkers(start_seconds=1.0)
+        made = await started(workers, Batching(sizing="Fixed", max_batch_size=1))
+        low = asyncio.create_task(made.embed("semantic", [*texts(20, 1), "x"], priority=LOW, tenant="a"))
+        await asyncio.sleep(0.1)
+        ways: tuple[tuple[int, str], ...] = ((CRITICAL, "a"), (LOW, "b"))
+        asked = [made.embed("semantic", ["x"], priority=priority, tenant=tenant) for priority, tenant in ways]
+        await asyncio.gather(*asked)
+        assert asyncio.get_running_loop().time() < 8
+        await low
+        assert computed(workers) == 23
+        await finish(made)
+
+    run(main())
+
+
+def test_an_input_at_fault_fails_for_all_who_asked_for_it() -> None:
+    """Each caller is told its own index of the one bad input, and none of them costs further forwards."""
+
+    async def main() -> None:
+        class Poisoned(SimulatedModel):
+            def forward(self, batch: Sequence[Encoded]) -> Rows:
+                if any(tokens_of("bad")[0] in item.token_ids for item in batch):
+                    raise RuntimeError("no")
+                return super().forward(batch)
+
+        workers = SimulatedWorkers(encode_seconds=0.1)
+        made = await started(workers, Batching(max_retries=0), ModelConfig("semantic", Poisoned))
+        answers = await asyncio.gather(
+            made.embed("semantic", ["bad"]), made.embed("semantic", ["good", "bad", "good", "bad"])
+        )
+        assert [sorted(answer.errors) for answer in answers] == [[0], [1, 3]]
+        assert [error.index for error in answers[1].errors.values()] == [1, 3]
+        np.testing.assert_array_equal(answers[1].rows[[0, 2]], rows_of(["good", "good"]))
+        assert workers.batches.count([1]) <= 2
+        await finish(made)
+
+    run(main())
+
+
+def test_every_bad_index_is_named_though_inputs_are_alike() -> None:
+    """Inputs refused by the tokenizer: each of their places is listed, also where they are alike."""
+
+    async def main() -> None:
+        class Strict(SimulatedModel):
+            def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
+                wrong = [ItemError(i, "empty", "is empty") for i, item in enumerate(items) if item == ""]
+                if wrong:
+                    raise BadItems(wrong)
+                return super().encode(items, prompt)
+
+        made = await started(SimulatedWorkers(), None, ModelConfig("semantic", Strict))
+        with pytest.raises(BadItems) as caught:
+            await made.embed("semantic", ["a", "", "a", ""])
+        assert [error.index for error in caught.value.errors] == [1, 3]
+        await finish(made)
+
+    run(main())
+
+
+@pytest.mark.requirement("B7")
+def test_inputs_that_join_others_keep_their_places() -> None:
+    """Ten places: eight callers of one text hold eight of them until it is there; three more do not fit."""
+
+    async def main() -> None:
+        made = await started(SimulatedWorkers(start_seconds=1.0), Batching(max_queued_requests=10))
+        same = [asyncio.create_task(made.embed("semantic", ["x"])) for _ in range(9)]
+        await asyncio.sleep(0.1)
+        assert made.total_queue_depth == 8  # the first runs
+        with pytest.raises(QueueFull):
+            await made.embed("semantic", texts(3, 1))
+        await asyncio.gather(*same)
+        assert made.total_queue_depth == 0
+        await finish(made)
+
+    run(main())
+
+
+def test_a_cache_answers_what_came_before_until_it_is_switched_off() -> None:
+    """With `vectorCacheMiB` a text is computed once for good; set to 0 while running, everything kept is dropped."""
+
+    async def main() -> None:
+        workers = SimulatedWorkers()
+        made = await started(workers, Batching(vector_cache_mib=1))
+        items = texts(5, 2)
+        first = await made.embed("semantic", items)
+        again = await made.embed("semantic", [*items[3:], "new", items[0]])
+        np.testing.assert_array_equal(again.rows, rows_of([*items[3:], "new", items[0]]))
+        assert (computed(workers), again.tokens, first.errors) == (6, [2, 2, 1, 2], {})
+        shared = made.state()["shared"]
+        assert (shared["cache_hits"], shared["cache_misses"]) == (3, 1 + 5 + 1)
+        made.apply(BatchingSettings(batching=Batching()))
+        assert made.state()["shared"]["cached"] == 0
+        await made.embed("semantic", items)
+        assert computed(workers) == 11
+        await finish(made)
+
+    run(main())
+
+
+def test_what_failed_is_not_kept() -> None:
+    """A row that is not finite is computed again when it is asked for again."""
+
+    async def main() -> None:
+        class Once(SimulatedModel):
+            sick = True
+
+            def forward(self, batch: Sequence[Encoded]) -> Rows:
+                rows = super().forward(batch)
+                if self.sick and len(batch[0].token_ids) == 2:
+                    rows[0, 0], self.sick = np.nan, False
+                return rows
+
+        made = await started(SimulatedWorkers(), Batching(vector_cache_mib=1), ModelConfig("semantic", Once))
+        assert list((await made.embed("semantic", ["a b"])).errors) == [0]
+        assert not (await made.embed("semantic", ["a b"])).errors
+        await finish(made)
+
+    run(main())
+
+
+def test_the_cache_keeps_its_bound_and_what_was_used_last() -> None:
+    """A quarter MiB of rows of 384 numbers: some 130 of 1,000 stay, the newest and the one that was asked for again."""
+    cache = VectorCache(MIB // 4)
+    for number in range(1000):
+        cache.put_many([(("f", "", f"text {number}"), Kept(np.zeros(384, np.float32), 3, truncated=False))])
+        assert cache.get_many([("f", "", "text 0")]).keys() == {0}
+        assert cache.bytes <= MIB // 4
+    assert 100 < len(cache) < 140
+    assert cache.get_many([("f", "", "text 999"), ("f", "", "text 500"), ("g", "", "text 999")]).keys() == {0}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_each_caller_gets_its_rows_or_its_error(seed: int) -> None:
+    """Few texts, many callers who cancel or run out of time, a device that fails now and then: no row is another's.
+
+    Afterwards nothing is under way, no place is taken and no input was computed for nobody but by a batch under way.
+    """
+
+    async def main() -> None:
+        chance = random.Random(seed)
+
+        class Shaky(SimulatedModel):
+            def forward(self, batch: Sequence[Encoded]) -> Rows:
+                if chance.random() < 0.05 and len(batch[0].token_ids) < 9:
+                    raise OSError("the link is down")
+                return super().forward(batch)
+
+        batching = Batching(vector_cache_mib=chance.choice([0, 1]), max_queued_requests=64, max_retries=1)
+        made = await started(
+            SimulatedWorkers(0.05, 0.01, encode_seconds=0.01), batching, ModelConfig("semantic", Shaky)
+        )
+        ends: Counter[str] = Counter()
+
+        async def ask() -> None:
+            items = [f"t{chance.randint(0, 12)}" for _ in range(chance.randint(1, 6))]
+            within, priority = chance.choice([None, None, 0.3]), chance.choice([LOW, CRITICAL])
+            try:
+                answer = await made.embed(
+                    "semantic", items, within=within, priority=priority, tenant=chance.choice("ab")
+                )
+            except EngineError as error:
+                ends[type(error).__name__] += 1
+                return
+            good = [index for index in range(len(items)) if index not in answer.errors]
+            np.testing.assert_array_equal(answer.rows[good], rows_of(items)[good] if good else answer.rows[good])
+            ends["answer"] += 1
+
+        asked = []
+        for _ in range(200):
+            asked.append(asyncio.create_task(ask()))
+            await asyncio.sleep(chance.choice([0.0, 0.01, 0.1]))
+            for task in chance.sample(asked, len(asked) // 40):
+                task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        assert not [task for task in asked if not task.cancelled() and task.exception()]
+        assert ends["answer"] > 20
+        assert (made.total_queue_depth, len(made._sharing)) == (0, 0)
+        stats = made.stats()
+        assert stats.submitted == stats.completed + stats.failed + stats.cancelled
+        await finish(made)
+
+    run(main())
