@@ -16,6 +16,7 @@ from typing import NoReturn
 from embedfleet.api.local import LocalRecord, private_directory, remove_record, runtime_directory, write_record
 from embedfleet.api.models import ModelSpec
 from embedfleet_server.app import announce, logs, watching
+from embedfleet_server.app.collecting import Collecting
 from embedfleet_server.app.control import ControlSocket
 from embedfleet_server.app.memory import host
 from embedfleet_server.app.metrics import Metrics
@@ -25,6 +26,7 @@ from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.batching.pressure import Reading
 from embedfleet_server.config import Config
+from embedfleet_server.engine.dispatcher import BatchRecord
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import ModelLoadFailed
 from embedfleet_server.engine.protocols import Loader, Model
@@ -127,8 +129,8 @@ def _between(text: str, low: int, high: int) -> int:
 
 async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: StopSignal) -> None:
     began = time.monotonic()
-    metrics = Metrics()
-    engine = build_engine(settings, metrics, loader_of)
+    metrics, collecting = Metrics(), Collecting()
+    engine = build_engine(settings, metrics, loader_of, collecting)
     tuning = Tuning(engine, config.settings)
     server = Server(engine, metrics, tuning, config.limits)
     ports = await server.start(config.host, config.port, config.observe_port)
@@ -138,9 +140,10 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
     tasks = [
         asyncio.create_task(announce.tell_start(engine, record, began, tell)),
         asyncio.create_task(tuning.watch()),
-        asyncio.create_task(watching.watch(engine)),
+        asyncio.create_task(watching.watch(engine, collecting.between)),
     ]
     control = ControlSocket(engine, tuning, _socket(config, settings))
+    collecting.start()
     try:
         private_directory(config.runtime)
         await control.start()
@@ -152,12 +155,18 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
             task.cancel()
         await _leave(server, settings.models.drain.request_seconds, tell)
         await control.stop()
+        collecting.stop()
         if config.announce:
             remove_record(config.runtime, record)
 
 
-def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf) -> Engine:
+def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf, collecting: Collecting) -> Engine:
     """The engine of these settings."""
+
+    def batch_ended(record: BatchRecord) -> None:
+        metrics.batch(record)
+        collecting.between()
+
     models = {
         spec.name: ModelConfig(spec.name, loader_of(spec), lazy=spec.loading == "Lazy", required=spec.is_required)
         for spec in settings.models.models
@@ -167,7 +176,8 @@ def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf) -> E
         models,
         settings.batching,
         default_model=settings.models.default_model,
-        observe=metrics.batch,
+        observe=batch_ended,
+        loaded=collecting.loaded,
         readings=readings,
     )
 

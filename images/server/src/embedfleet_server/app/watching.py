@@ -20,8 +20,13 @@ def look(engine: Engine) -> None:
         _log.log(level if worse else logging.INFO, words, finding.code, change.transition.value, finding.message)
 
 
-async def watch(engine: Engine, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-    """Look every `health.intervalSeconds`, for ever."""
+async def watch(
+    engine: Engine,
+    also: Callable[[], None] = lambda: None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Look every `health.intervalSeconds`, for ever, and do what `also` is to be done as often."""
     while True:
         await sleep(engine.settings.batching.health.interval_seconds)
         look(engine)
+        also()

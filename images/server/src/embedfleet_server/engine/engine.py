@@ -84,12 +84,13 @@ class Engine:
         default_model: str | None = None,
         workers: Workers | None = None,
         observe: Callable[[BatchRecord], None] = lambda record: None,
+        loaded: Callable[[], None] = lambda: None,
         readings: Readings = dict,
     ) -> None:
         self.service, self.settings = service, settings
         self._default = default_model
         self._workers = workers or ThreadWorkers()
-        self._observe = observe
+        self._observe, self._loaded = observe, loaded
         self._sizes: Counter[int] = Counter()
         self._core = _core(settings, models)
         self._slots = {name: Slot(config, self._workers, self._model_ready) for name, config in models.items()}
@@ -379,6 +380,7 @@ class Engine:
         self._core.model_ready(name, model.info.device, padded=model.info.padded)
         if (peak := model.peak_mib()) is not None:
             self._core.learn_memory(name, tokens, peak)
+        self._loaded()
 
     def _batch_ended(self, record: BatchRecord) -> None:
         self._sizes[record.size] += 1
