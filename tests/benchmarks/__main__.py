@@ -8,14 +8,20 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tests.benchmarks import (
+    adaptive,
     alone,
+    fairness,
     flood,
     hardware,
     importing,
     loads,
     memory,
+    overload,
+    overload_served,
+    poison,
     scheduling,
     throughput,
 )
@@ -26,6 +32,12 @@ from tests.benchmarks.report import Section, markdown
 PARTS: dict[str, Callable[[Bench], Section]] = {
     "import": lambda bench: importing.measure(),
     "core": lambda bench: scheduling.measure(bench.repetitions, bench.say),
+    "scaling": lambda bench: scheduling.scaling(bench.repetitions, bench.say),
+    "overload": lambda bench: overload.measure(bench.say),
+    "overload-http": lambda bench: overload_served.measure(bench.say),
+    "fairness": lambda bench: fairness.measure(bench.say),
+    "poison": lambda bench: poison.measure(bench.say),
+    "adaptive": lambda bench: adaptive.measure(bench.say),
     "http": throughput.measure,
     "single": alone.measure,
     "concurrent": flood.measure,
@@ -34,6 +46,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
 _RATES = {"blas": "float32 by torch's BLAS", "float32": "float32 by oneDNN", "bfloat16": "bfloat16 by oneDNN"}
 _QUIET = 0.5  # of the cores busy with something else, and a run is worth little
 _REPORT = "docs/benchmarks.md"
+_METHOD = "\n## How it is measured\n"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,8 +61,15 @@ def main(arguments: Sequence[str]) -> int:
     text = markdown(sections, command=command, when=when)
     print(text)
     if given.write and not failed:
-        (ROOT / _REPORT).write_text(text, encoding="utf-8")
+        _write(ROOT / _REPORT, text)
     return 1 if failed else 0
+
+
+def _write(report: Path, text: str) -> None:
+    """Keep the run; what the page says of how all is measured stays, whatever the figures."""
+    before = report.read_text(encoding="utf-8") if report.is_file() else ""
+    _, heading, method = before.partition(_METHOD)
+    report.write_text(text + heading + method, encoding="utf-8")
 
 
 def _measured(bench: Bench, name: str, sections: list[Section]) -> bool:

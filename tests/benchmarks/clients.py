@@ -55,7 +55,7 @@ def alone(url: str, model: str, text: str) -> dict[str, Any]:
 
 def flood(url: str, model: str, count: int) -> dict[str, Any]:
     """`count` single-text requests at the same moment, a connection each: how many got which answer."""
-    _allow_files(count + 200)
+    allow_files(count + 200)
     requests = [loads.request(url, model, [text], "float") for text in loads.short(count)]
     return asyncio.run(_flood(url, requests))
 
@@ -76,7 +76,7 @@ def sdk(url: str, model: str, texts: Sequence[str]) -> dict[str, Any]:
 
 def sdk_flood(url: str, model: str, count: int) -> dict[str, Any]:
     """`count` calls of the SDK's `embed` at the same moment, one text each: how many gave a vector, or which error."""
-    _allow_files(count + 200)
+    allow_files(count + 200)
     return asyncio.run(_sdk_flood(url, model, list(loads.short(count))))
 
 
@@ -171,7 +171,8 @@ async def _sdk_flood(url: str, model: str, texts: Sequence[str]) -> dict[str, An
     return {"seconds": seconds, "outcomes": dict(outcomes)}
 
 
-def _allow_files(count: int) -> None:
+def allow_files(count: int) -> None:
+    """Let this process open so many files, where the system does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))

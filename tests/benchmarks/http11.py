@@ -16,12 +16,13 @@ Reply = tuple[int, bytes]
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection, one request at a time."""
+    """One kept-alive connection, one request at a time; `head` is that of the last answer."""
 
     def __init__(self) -> None:
+        self.head = b""
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._status = self._total = self._head = 0
+        self._status = self._total = self._body = 0
         self._waiting: asyncio.Future[Reply] | None = None
 
     @classmethod
@@ -55,7 +56,7 @@ class Connection(asyncio.Protocol):
         if not self._total:
             self._read_head()
         if self._total and len(self._buffer) >= self._total:
-            reply = self._status, bytes(self._buffer[self._head : self._total])
+            reply = self._status, bytes(self._buffer[self._body : self._total])
             self._buffer.clear()
             self._total = 0
             if self._waiting is not None and not self._waiting.done():
@@ -69,9 +70,10 @@ class Connection(asyncio.Protocol):
     def _read_head(self) -> None:
         end = self._buffer.find(_END)
         if end >= 0:
-            self._status, length = parse_head(bytes(self._buffer[:end]))
-            self._head = end + len(_END)
-            self._total = self._head + length
+            self.head = bytes(self._buffer[:end])
+            self._status, length = parse_head(self.head)
+            self._body = end + len(_END)
+            self._total = self._body + length
 
 
 def parse_head(head: bytes) -> tuple[int, int]:

@@ -27,16 +27,28 @@ class Section:
 
 def markdown(sections: Sequence[Section], *, command: str, when: str) -> str:
     """The whole run."""
+    lines = ["# Benchmarks", "", f"Written by `{command}` on {when}; medians of interleaved repetitions."]
+    return "\n".join([*lines, *_goals(sections), *_parts(sections)]) + "\n"
+
+
+def show(*sections: Section) -> None:
+    """Some parts by themselves."""
+    print("\n".join([*_parts(sections), *_goals(sections)]))
+
+
+def _goals(sections: Sequence[Section]) -> list[str]:
     goals = [
         (goal.wanted, goal.measured, "met" if goal.met else "**not met**") for part in sections for goal in part.goals
     ]
-    lines = ["# Benchmarks", "", f"Written by `{command}` on {when}; medians of interleaved repetitions."]
-    if goals:
-        lines += ["", "## Goals", "", *table(("goal", "measured", ""), goals)]
+    return ["", "## Goals", "", *table(("goal", "measured", ""), goals)] if goals else []
+
+
+def _parts(sections: Sequence[Section]) -> list[str]:
+    lines = list[str]()
     for part in sections:
         lines += ["", f"## {part.title}", "", *table(part.columns, part.rows)]
         lines += ["", *(f"- {note}" for note in part.notes)] if part.notes else []
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

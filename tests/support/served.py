@@ -99,7 +99,7 @@ async def serving(
     configs = {name: ModelConfig(name, loader, lazy=lazy, required=not lazy) for name, loader in given.items()}
     metrics = Metrics()
     settings = BatchingSettings(generation=7, batching=Batching(**batching))
-    engine = Engine("fleet", configs, settings, observe=metrics.batch)
+    engine = Engine("fleet", configs, settings, observer=metrics)
     server = Server(engine, metrics, Tuning(engine, Path("no-such-directory")), limits or Limits())
     ports = await server.start("127.0.0.1", 0, 0)
     async with aiohttp.ClientSession() as session:

@@ -22,7 +22,7 @@ def test_nothing_is_collected_by_itself_while_serving() -> None:
     collecting = Collecting()
     collecting.start()
     kept = [[number] for number in range(1000)]
-    collecting.loaded()
+    collecting.loaded("semantic")
     assert not gc.isenabled()
     assert gc.get_freeze_count() > 1000
     assert not any(found is kept for found in gc.get_objects())
@@ -51,7 +51,7 @@ def test_cycles_are_really_freed() -> None:
     """With the real collector: 100,000 cycles come and go, and never more than 20,000 odd are left."""
     collecting = Collecting()
     collecting.start()
-    collecting.loaded()
+    collecting.loaded("semantic")
     most = 0
     for _ in range(100):
         for _ in range(1000):

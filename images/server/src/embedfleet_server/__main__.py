@@ -26,9 +26,9 @@ from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.batching.pressure import Reading
 from embedfleet_server.config import Config
-from embedfleet_server.engine.dispatcher import BatchRecord
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import ModelLoadFailed
+from embedfleet_server.engine.observer import Several
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.engine.slots import ModelConfig
 
@@ -162,11 +162,6 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
 
 def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf, collecting: Collecting) -> Engine:
     """The engine of these settings."""
-
-    def batch_ended(record: BatchRecord) -> None:
-        metrics.batch(record)
-        collecting.between()
-
     models = {
         spec.name: ModelConfig(spec.name, loader_of(spec), lazy=spec.loading == "Lazy", required=spec.is_required)
         for spec in settings.models.models
@@ -176,8 +171,7 @@ def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf, coll
         models,
         settings.batching,
         default_model=settings.models.default_model,
-        observe=batch_ended,
-        loaded=collecting.loaded,
+        observer=Several(metrics, collecting),
         readings=readings,
     )
 

@@ -1,22 +1,22 @@
 """What Prometheus scrapes, in a registry of our own. Labels are bounded: codes of the table, models of the manifest."""
 
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from embedfleet_server.app.errors import CODES
-from embedfleet_server.engine.dispatcher import BatchRecord
 from embedfleet_server.engine.engine import Engine
+from embedfleet_server.engine.observer import BatchRecord, Observer
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SIZES = tuple(2**power for power in range(13))  # up to 4096, the largest maxBatchSize
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class Metrics:
+class Metrics(Observer):
     """Counters of requests and batches; `watch` adds the engine's own figures."""
 
     def __init__(self) -> None:
@@ -32,6 +32,8 @@ class Metrics:
         self._size = _histogram(registry, "embedfleet_batch_size", "Inputs of a batch", _SIZES)
         self._queue = _histogram(registry, "embedfleet_queue_seconds", "Longest wait of a batch's inputs", _SECONDS)
         self._compute = _histogram(registry, "embedfleet_compute_seconds", "Forward of a batch", _SECONDS)
+        self._tokenize = _histogram(registry, "embedfleet_tokenize_seconds", "Tokenising of a request", _SECONDS)
+        self._answered = _histogram(registry, "embedfleet_request_seconds", "Answered requests, in all", _SECONDS)
         for code in CODES:
             self._requests.labels(code)
 
@@ -52,6 +54,14 @@ class Metrics:
         if record.compute_seconds is not None:
             self._compute.labels(model).observe(record.compute_seconds)
 
+    def tokenized(self, model: str, seconds: float) -> None:
+        """The inputs of a request were tokenised."""
+        self._tokenize.labels(model).observe(seconds)
+
+    def answered(self, model: str, seconds: float) -> None:
+        """A request was answered with vectors."""
+        self._answered.labels(model).observe(seconds)
+
     def watch(self, engine: Engine) -> None:
         """From now on the text tells of `engine`'s queues and models too."""
         self._registry.register(_EngineCollector(engine))
@@ -68,15 +78,38 @@ class _EngineCollector(Collector):
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        engine, stats = self._engine, self._engine.stats()
-        queue = GaugeMetricFamily("embedfleet_queue_inputs", "Inputs that wait", labels=["model"])
-        ready = GaugeMetricFamily("embedfleet_model_ready", "1 once the model is loaded", labels=["model"])
-        for model in engine.models():
-            queue.add_metric([model.name], engine.queue_depth(model.name))
-            ready.add_metric([model.name], float(model.state == "Ready"))
-        yield queue
-        yield ready
-        yield GaugeMetricFamily("embedfleet_active_batches", "Batches under way", value=stats.active_batches)
+        engine = self._engine
+        names = [model.name for model in engine.models()]
+        ready = {model.name: float(model.state == "Ready") for model in engine.models()}
+        yield _gauge("embedfleet_model_ready", "1 once the model is loaded", ready)
+        yield _gauge("embedfleet_queue_inputs", "Inputs that wait", {name: engine.queue_depth(name) for name in names})
+        tokens = {name: engine.queued_tokens(name) for name in names}
+        yield _gauge("embedfleet_queue_tokens", "Tokens of the inputs that wait", tokens)
+        waiting = {name: engine.ages(name)[0] for name in names}
+        yield _gauge("embedfleet_queue_oldest_seconds", "For how long the oldest input waits", waiting)
+        running = {name: engine.ages(name)[1] for name in names}
+        yield _gauge("embedfleet_batch_oldest_seconds", "For how long the oldest batch runs", running)
+        failing = {name: float(engine.is_failing(name)) for name in names}
+        yield _gauge("embedfleet_model_failing", "1 while the model is refused because its batches fail", failing)
+        sizes = {name: engine.batch_size(name) for name in names}
+        yield _gauge("embedfleet_batch_size_limit", "Most inputs in the next batch, as set or learnt", sizes)
+        yield GaugeMetricFamily("embedfleet_active_batches", "Batches under way", value=engine.stats().active_batches)
+        yield from self._shared()
+
+    def _shared(self) -> Iterator[Metric]:
+        shared = self._engine.shared()
+        yield CounterMetricFamily("embedfleet_joined_inputs", "Inputs that joined others alike", value=shared["joined"])
+        yield CounterMetricFamily("embedfleet_cache_hits", "Inputs found in the cache", value=shared["cache_hits"])
+        yield CounterMetricFamily("embedfleet_cache_misses", "Inputs not found", value=shared["cache_misses"])
+        yield GaugeMetricFamily("embedfleet_cache_bytes", "Size of the cache", value=shared["cache_bytes"])
+
+
+def _gauge(name: str, text: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    """One value for each model."""
+    made = GaugeMetricFamily(name, text, labels=["model"])
+    for model, value in values.items():
+        made.add_metric([model], value)
+    return made
 
 
 def _histogram(registry: CollectorRegistry, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:

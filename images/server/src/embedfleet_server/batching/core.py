@@ -239,6 +239,10 @@ class BatchingCore:
         load = self._models[name].load
         return load.inputs + load.reserved
 
+    def queued_tokens(self, name: str) -> int:
+        """Tokens waiting for model `name`, of inputs that are tokenised."""
+        return self._models[name].load.tokens
+
     def batch_size(self, name: str) -> int:
         """Most inputs in the next batch of model `name`: as configured, or learnt."""
         return self._models[name].size

@@ -1,8 +1,8 @@
 """The engine: the one driver of the batching core."""
 
 from embedfleet_server.engine.delivery import Answer
-from embedfleet_server.engine.dispatcher import BatchRecord
 from embedfleet_server.engine.engine import DrainReport, Engine
+from embedfleet_server.engine.observer import BatchRecord
 from embedfleet_server.engine.slots import ModelConfig, ModelStatus
 
 __all__ = ["Answer", "BatchRecord", "DrainReport", "Engine", "ModelConfig", "ModelStatus"]

@@ -3,29 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import Batch, Fault
 from embedfleet_server.engine.delivery import Delivery, RowDelivery
 from embedfleet_server.engine.faults import MayPass, classify
+from embedfleet_server.engine.observer import BatchRecord
 
 _log = logging.getLogger("embedfleet.engine")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRecord:
-    """One batch that ended; `tokens` as computed (padding included), `own_tokens` those of the inputs themselves."""
-
-    model: str
-    size: int
-    tokens: int
-    own_tokens: int
-    queue_seconds: float
-    compute_seconds: float | None
-    """None for a batch that failed."""
-    failed: int
 
 
 class Forwards(Protocol):

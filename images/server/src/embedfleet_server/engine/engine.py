@@ -6,16 +6,17 @@ A request goes: reserve room → model loaded → tokenise → admit → queue �
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedfleet.api import BatchingSettings
+from embedfleet_server.batching.breaker import State
 from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import CRITICAL, LOW, LOWEST, NORMAL, Bound, Refusal, Stats, Work
 from embedfleet_server.engine.cache import MIB
 from embedfleet_server.engine.delivery import Answer, Pending
-from embedfleet_server.engine.dispatcher import BatchRecord, Dispatcher
+from embedfleet_server.engine.dispatcher import Dispatcher
 from embedfleet_server.engine.errors import (
     DeadlineExceeded,
     EngineError,
@@ -31,6 +32,7 @@ from embedfleet_server.engine.errors import (
 )
 from embedfleet_server.engine.flights import Flight
 from embedfleet_server.engine.health import Change
+from embedfleet_server.engine.observer import BatchRecord, Observer
 from embedfleet_server.engine.policies import bound_of, policy_of, retry_of
 from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo
 from embedfleet_server.engine.sharing import Sharing
@@ -83,14 +85,13 @@ class Engine:
         *,
         default_model: str | None = None,
         workers: Workers | None = None,
-        observe: Callable[[BatchRecord], None] = lambda record: None,
-        loaded: Callable[[], None] = lambda: None,
+        observer: Observer | None = None,
         readings: Readings = dict,
     ) -> None:
         self.service, self.settings = service, settings
         self._default = default_model
         self._workers = workers or ThreadWorkers()
-        self._observe, self._loaded = observe, loaded
+        self._observer = observer or Observer()
         self._sizes: Counter[int] = Counter()
         self._core = _core(settings, models)
         self._slots = {name: Slot(config, self._workers, self._model_ready) for name, config in models.items()}
@@ -186,11 +187,13 @@ class Engine:
         limit = float(self.settings.batching.item_timeout_seconds)
         asked = Asked(items, input_type, priority, tenant, limit if within is None else min(limit, within))
         self._reserve(model, asked)
+        started = asyncio.get_running_loop().time()
         reservation = _Reservation(self._core, model, len(items), tenant)
         try:
             answer = await self._within_time(slot, asked, reservation)
         finally:
             reservation.release()
+        self._observer.answered(model, asyncio.get_running_loop().time() - started)
         if self._since is not None:
             self._since.requests += 1
             self._since.inputs += len(items)
@@ -214,6 +217,24 @@ class Engine:
         """Most inputs that one request may carry."""
         return self.settings.batching.max_queued_requests
 
+    def ages(self, model: str) -> tuple[float, float]:
+        """Seconds for which `model`'s oldest input waits, and its oldest batch runs; 0 where there is none."""
+        now = asyncio.get_running_loop().time()
+        waiting, running = self._core.oldest_waiting(model), self._core.oldest_running(model)
+        return now - (now if waiting is None else waiting), now - (now if running is None else running)
+
+    def is_failing(self, model: str) -> bool:
+        """Whether requests for `model` are refused because its batches fail."""
+        return self._core.breaker_of(model)[0] is not State.CLOSED
+
+    def batch_size(self, model: str) -> int:
+        """Most inputs in the next batch of `model`."""
+        return self._core.batch_size(model)
+
+    def queued_tokens(self, model: str) -> int:
+        """Tokens waiting for `model`."""
+        return self._core.queued_tokens(model)
+
     def look(self) -> list[Change]:
         """Judge health now; returns what changed since the last look."""
         return self._watch.look(asyncio.get_running_loop().time(), self.settings.batching)
@@ -234,14 +255,15 @@ class Engine:
                 for f in self._watch.findings
             ],
             "health_counts": self._watch.counts,
-            "shared": self._shared(),
+            "shared": self.shared(),
             "batches": {"sizes": {str(size): count for size, count in sorted(self._sizes.items())}},
             "batch_sizes": {name: self._core.batch_size(name) for name in self._slots},
             "breakers": {name: self._core.breaker_of(name)[0].value for name in self._slots},
             "tokens_per_second": {name: costs[name].tokens_per_second() for name in self._slots},
         }
 
-    def _shared(self) -> dict[str, int]:
+    def shared(self) -> dict[str, int]:
+        """Inputs that joined others like them since the start, and what the cache holds, found and did not find."""
         cache = self._sharing.cache
         kept = {"cached": len(cache), "cache_bytes": cache.bytes, "cache_hits": cache.hits}
         return {"joined": self._sharing.joined, "cache_misses": cache.misses, **kept}
@@ -286,10 +308,13 @@ class Engine:
 
     async def _steps(self, slot: Slot, asked: Asked, deadline: float, reservation: "_Reservation") -> Answer:
         model = await slot.get()
-        prompt = prompt_of(model.info, asked.input_type)
+        prompt, loop = prompt_of(model.info, asked.input_type), asyncio.get_running_loop()
 
         async def encode(items: list[Item]) -> list[Encoded]:
-            return await self._tokenizing.encode(model, items, prompt)
+            began = loop.time()
+            encoded = await self._tokenizing.encode(model, items, prompt)
+            self._observer.tokenized(slot.config.name, loop.time() - began)
+            return encoded
 
         async def run(encoded: list[Encoded], flight: Flight) -> Answer:
             reservation.release(len(encoded))
@@ -380,13 +405,13 @@ class Engine:
         self._core.model_ready(name, model.info.device, padded=model.info.padded)
         if (peak := model.peak_mib()) is not None:
             self._core.learn_memory(name, tokens, peak)
-        self._loaded()
+        self._observer.loaded(name)
 
     def _batch_ended(self, record: BatchRecord) -> None:
         self._sizes[record.size] += 1
         if record.failed < record.size:
             self._watch.succeeded(record.model, asyncio.get_running_loop().time())
-        self._observe(record)
+        self._observer.batch(record)
 
 
 class _Reservation:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 
 from embedfleet_server.batching.types import CRITICAL, HIGH, LOW, LOWEST, NORMAL, Policy, Retry
-from embedfleet_server.engine.dispatcher import BatchRecord
 from embedfleet_server.engine.errors import InvalidRequest
 from embedfleet_server.engine.faults import MayPass
+from embedfleet_server.engine.observer import BatchRecord
 
 _WHOLE = {
     "max_batch_size": (1, 4096),

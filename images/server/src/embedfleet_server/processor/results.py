@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from embedfleet_server.batching.types import Batch, Entry, Fault
-from embedfleet_server.engine.dispatcher import BatchRecord
+from embedfleet_server.engine.observer import BatchRecord
 from embedfleet_server.processor.callables import Raised
 from embedfleet_server.processor.config import BatchProcessorConfig
 from embedfleet_server.processor.request import Failed, Request
