@@ -3,12 +3,15 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 FILE ?= examples/embeddingservice.yaml
+CLUSTER ?= .cluster
+NODES ?= 1
+HOLLOW ?= 0
 bin := .venv/bin
 
-.PHONY: help setup demo serve check test bench generate requirements lock clean
+.PHONY: help setup demo serve check test bench cluster cluster-down generate requirements lock clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
@@ -28,10 +31,17 @@ check: setup ## Format, lint, types, import contracts, generated files
 	$(bin)/python -m tools.generate --check
 
 test: check ## check, and every test this machine can run
+	@$(bin)/python -m tests.cluster prepare
 	$(bin)/pytest
 
 bench: setup ## Measure this machine (ARGS=--write keeps the table in docs/benchmarks.md; ARGS=--help)
 	@$(bin)/python -m tests.benchmarks $(ARGS)
+
+cluster: setup ## A real Kubernetes to try things on until `make cluster-down` (NODES=1, at most 3; HOLLOW=0)
+	@$(bin)/python -m tests.cluster up --nodes $(NODES) --hollow $(HOLLOW) $(CLUSTER)
+
+cluster-down: setup ## End it and remove all of it
+	@$(bin)/python -m tests.cluster down $(CLUSTER)
 
 generate: setup ## Write the CRD, the chart's copy and docs/reference.md from embedfleet.api
 	$(bin)/python -m tools.generate
@@ -43,5 +53,6 @@ lock: setup ## Pin anew what the pyproject files ask for (UPGRADE=1: to the newe
 	$(bin)/python -m tools.lock $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove .venv, caches and build products
+	[ ! -d $(CLUSTER) ] || $(bin)/python -m tests.cluster down $(CLUSTER)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis mutants
 	find sdk images operator tools tests examples -name __pycache__ -prune -exec rm -rf {} +

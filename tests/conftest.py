@@ -7,6 +7,9 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.support.clusters"]
+"""The fixtures of real Kubernetes clusters are the same for all folders, so that each size is started once."""
+
 # Derandomised: a failure is the same on every machine and on the next run. No deadline: a busy machine is no bug.
 settings.register_profile("same-every-time", derandomize=True, deadline=None)
 settings.load_profile("same-every-time")

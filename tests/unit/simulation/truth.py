@@ -162,6 +162,7 @@ class Truth:
         self.running[model.device] -= 1
         if any(item.state == "running" for item in self.of_texts(texts)):
             self.cut_off += 1
+            self.bad_forwards[model.name] += 1
 
     def may_be_failing(self, model: str) -> bool:
         """A breaker opens when more than half of at least ten batches failed."""

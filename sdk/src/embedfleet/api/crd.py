@@ -153,8 +153,15 @@ def _properties(node: Schema, definitions: Mapping[str, Any]) -> Schema:
     for name, given in node["properties"].items():
         if made[name]["type"] == "object" and name not in required and "default" not in given:
             # A group that is there by default: the API server then fills in the defaults of what stands in it.
-            made[name] = _ordered(made[name] | {"default": {}})
+            made[name] = _ordered(made[name] | {"default": _group_default(made[name])})
     return made
+
+
+def _group_default(group: Schema) -> Schema:
+    """What stands for a group that is not given; the API server holds it against the group's rules as it is."""
+    if "x-kubernetes-validations" not in group:
+        return {}
+    return {name: field["default"] for name, field in group["properties"].items() if "default" in field}
 
 
 def _list(node: Schema, definitions: Mapping[str, Any]) -> Schema:

@@ -28,7 +28,7 @@ def too_large(bound: Bound, inputs: int, tokens: int) -> str | None:
 
 def is_full(bound: Bound, load: Load, inputs: int, tokens: int) -> bool:
     """Whether work does not fit beside what waits."""
-    if bound.inputs is not None and load.inputs + load.reserved + inputs > bound.inputs:
+    if inputs and bound.inputs is not None and load.inputs + load.reserved + inputs > bound.inputs:
         return True
     return bound.tokens is not None and load.tokens + tokens > bound.tokens
 

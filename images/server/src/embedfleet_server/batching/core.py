@@ -113,7 +113,7 @@ class BatchingCore:
     # The way of a request: reserve, release and submit, then cancelled or batched.
 
     def reserve(self, name: str, inputs: int, now: float, *, tenant: str = "") -> Refusal | None:
-        """Room for inputs whose tokens are not counted yet; `release` it before `submit`."""
+        """Places for inputs whose tokens are not counted yet; `submit` takes them up, or `release` gives them back."""
         model = self._models[name]
         refusal = self._door.refusal(model, tenant, now)
         if refusal is not None:
@@ -139,10 +139,13 @@ class BatchingCore:
         priority: int = NORMAL,
         tenant: str = "",
         deadline: float = math.inf,
+        reserved: bool = False,
     ) -> Work | Refusal:
-        """Queue work whose reservation was just released: all of it, or nothing."""
+        """Queue work: all of it, or nothing. Where its places were `reserved`, only its tokens may not fit."""
         model = self._models[name]
-        refusal = self._admit(model, len(payloads), sum(costs), tenant)
+        if reserved:
+            self._door.reserve(model, -len(payloads), tenant)
+        refusal = self._admit(model, 0 if reserved else len(payloads), sum(costs), tenant)
         if refusal is not None:
             return refusal
         self._numbers += 1

@@ -28,7 +28,7 @@ class Door:
     def admit(self, model: ModelState, inputs: int, tokens: int, tenant: str, backlog: float | None) -> Refusal | None:
         """Why so much does not come in, if so; all of it or nothing."""
         refusal = admit(((self.bound, self.load), (model.bound, model.load)), inputs, tokens, backlog)
-        if refusal is None and self.bound.inputs is not None:
+        if refusal is None and inputs and self.bound.inputs is not None:
             refusal = self.shares.over(tenant, inputs, self.bound.inputs, delay(backlog))
         return refusal
 

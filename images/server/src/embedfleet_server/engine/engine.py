@@ -317,7 +317,7 @@ class Engine:
             return encoded
 
         async def run(encoded: list[Encoded], flight: Flight) -> Answer:
-            reservation.release(len(encoded))
+            reservation.taken_up(len(encoded))
             return await self._run(slot.config.name, model.info, encoded, flight, asked, deadline)
 
         flight = Flight(asked.tenant, asked.priority)
@@ -356,8 +356,9 @@ class Engine:
         pending = Pending(loop.create_future(), info, encoded, now, flight)
         costs = [len(item.token_ids) for item in encoded]
         work = self._core.submit(
-            name, encoded, costs, pending, now, priority=asked.priority, tenant=asked.tenant, deadline=deadline
-        )
+            name, encoded, costs, pending, now,
+            priority=asked.priority, tenant=asked.tenant, deadline=deadline, reserved=True,
+        )  # fmt: skip
         if isinstance(work, Refusal):
             raise _refused(name, work)
         self._dispatcher.kick()
@@ -422,12 +423,15 @@ class _Reservation:
     def __init__(self, core: BatchingCore, model: str, inputs: int, tenant: str) -> None:
         self._core, self._model, self._inputs, self._tenant = core, model, inputs, tenant
 
-    def release(self, inputs: int | None = None) -> None:
-        """Give back so much of it, by default what is left; inputs that joined others keep their places."""
-        given = self._inputs if inputs is None else min(inputs, self._inputs)
-        if given:
-            self._core.release(self._model, given, tenant=self._tenant)
-            self._inputs -= given
+    def taken_up(self, inputs: int) -> None:
+        """So many places are being taken up by inputs that are submitted; those that joined others keep theirs."""
+        self._inputs -= inputs
+
+    def release(self) -> None:
+        """Give back what is left."""
+        if self._inputs:
+            self._core.release(self._model, self._inputs, tenant=self._tenant)
+            self._inputs = 0
 
 
 def prompt_of(info: ModelInfo, input_type: str | None) -> str:

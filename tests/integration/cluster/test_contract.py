@@ -1,0 +1,91 @@
+"""A real API server takes the contract: the CustomResourceDefinition, its defaults and its refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.errors import CommandFailed
+
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLE = ROOT / "examples" / "embeddingservice.yaml"
+
+
+@pytest.fixture(scope="module")
+def contract(cluster: Cluster) -> Cluster:
+    """`cluster` once it serves EmbeddingServices."""
+    cluster.kubectl("apply", "--validate=strict", "-f", str(ROOT / "crds"))
+    cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
+    return cluster
+
+
+def example(**spec: Any) -> str:
+    """The example's manifest with these fields of its spec instead."""
+    manifest = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    return yaml.safe_dump(manifest | {"spec": manifest["spec"] | spec})
+
+
+@pytest.mark.requirement("O5")
+def test_the_definition_is_accepted(contract: Cluster) -> None:
+    """The API server finds no fault in the schema: neither in its structure nor in its rules and what they cost."""
+    told = yaml.safe_load(contract.kubectl("get", "crd", "embeddingservices.embedfleet.dev", "-o", "yaml"))
+    true = {condition["type"] for condition in told["status"]["conditions"] if condition["status"] == "True"}
+    assert true == {"Established", "NamesAccepted"}
+
+
+def test_the_example_is_accepted_and_completed(contract: Cluster, namespace: str) -> None:
+    """The example is taken as it is; what it leaves out has the defaults of the contract, in nested groups too."""
+    contract.kubectl("apply", "--validate=strict", "-f", str(EXAMPLE), "-n", namespace)
+    spec = yaml.safe_load(contract.kubectl("get", "embed", "semantic", "-n", namespace, "-o", "yaml"))["spec"]
+    assert spec["replicas"] == 1
+    assert spec["batching"]["maxWaitMilliseconds"] == 50
+    assert spec["batching"]["health"]["queueCritical"] == 800
+    assert spec["models"][0]["loading"] == "Eager"
+
+
+def test_a_group_is_completed_when_part_of_it_is_given(contract: Cluster, namespace: str) -> None:
+    """Giving one threshold keeps the defaults of the others, and the rule between them holds."""
+    contract.kubectl("apply", "-f", "-", "-n", namespace, stdin=example(batching={"health": {"queueCritical": 700}}))
+    spec = yaml.safe_load(contract.kubectl("get", "embed", "semantic", "-n", namespace, "-o", "yaml"))["spec"]
+    assert spec["batching"]["health"] == {
+        "intervalSeconds": 30,
+        "queueWarning": 500,
+        "queueCritical": 700,
+        "memoryWarningPercent": 80,
+        "memoryCriticalPercent": 90,
+        "failingPercent": 50,
+        "probeAfterSeconds": 5,
+    }
+
+
+@pytest.mark.requirement("O5")
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"batching": {"health": {"queueCritical": 400}}}, "queueWarning must not be above queueCritical"),
+        ({"batching": {"maxBatchSize": 0}}, "should be greater than or equal to 1"),
+        ({"models": []}, "should have at least 1 items"),
+    ],
+    ids=["rule", "bound", "empty"],
+)
+def test_a_wrong_manifest_is_refused(contract: Cluster, namespace: str, spec: dict[str, Any], message: str) -> None:
+    """What breaks a rule or a bound is refused by the API server, with what must hold."""
+    with pytest.raises(CommandFailed, match=message):
+        contract.kubectl("apply", "-f", "-", "-n", namespace, stdin=example(**spec))
+
+
+@pytest.mark.requirement("O5")
+def test_an_unknown_field_is_refused(contract: Cluster, namespace: str) -> None:
+    """A misspelt field is named rather than dropped."""
+    with pytest.raises(CommandFailed, match=r'unknown field "spec\.replica"'):
+        contract.kubectl("apply", "--validate=strict", "-f", "-", "-n", namespace, stdin=example(replica=2))
+
+
+def test_the_columns(contract: Cluster, namespace: str) -> None:
+    """`kubectl get embed` shows models, GPUs and replicas beside the name."""
+    contract.kubectl("apply", "-f", str(EXAMPLE), "-n", namespace)
+    header, row = contract.kubectl("get", "embed", "-n", namespace).splitlines()
+    assert header.split() == ["NAME", "MODELS", "GPUS", "WANTED", "REPLICAS", "AGE"]
+    assert row.split()[:4] == ["semantic", "semantic", "0", "1"]
