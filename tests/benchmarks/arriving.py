@@ -24,6 +24,7 @@ _WARM_UP = 1.0  # seconds of a closed loop that do not count: its first batches 
 _PATIENCE = 40.0  # seconds for the last answers: past every limit of the server's
 _DELAY = re.compile(rb"x-embedfleet-retry-after-milliseconds: *(\d+)", re.IGNORECASE)
 _SEED = 7
+_TEXTS = 20_000  # more than are sent in a run
 
 
 @dataclass(slots=True)
@@ -52,7 +53,8 @@ def arrive(url: str, model: str, rate: float, seconds: float) -> dict[str, Any]:
 
 
 def _requests(url: str, model: str) -> list[bytes]:
-    return [loads.request(url, model, [text], "float") for text in loads.short(500)]
+    """Each text is another one: those alike would share a forward."""
+    return [loads.request(url, model, [f"{n} {text}"], "float") for n, text in enumerate(loads.short(_TEXTS))]
 
 
 async def _closed(url: str, requests: Sequence[bytes], clients: int, seconds: float) -> float:
@@ -80,7 +82,7 @@ async def _arrive(url: str, requests: Sequence[bytes], rate: float, seconds: flo
         while (planned := planned + draw.expovariate(rate)) < seconds:
             await asyncio.sleep(max(0.0, start + planned - time.perf_counter()))
             seen.late.append(time.perf_counter() - start - planned)
-            group.create_task(_call(url, draw.choice(requests), draw.random(), free, seen, start))
+            group.create_task(_call(url, requests[len(seen.late) % len(requests)], draw.random(), free, seen, start))
     for connection in free:
         connection.close()
     return seen

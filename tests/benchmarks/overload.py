@@ -64,7 +64,7 @@ def measure(say: Callable[[str], None]) -> Section:
     told = ", ".join(f"{clients} clients {value:,.0f}" for clients, value in peaks.items())
     section.notes.append(f"Peak: the best of closed loops, in tokens/s: {told}.")
     section.notes.append(
-        "Promise: what a caller refused at the same moment is told (Retry-After: backlog by measured speed), and two "
+        "Promise: the wait by which a stated deadline would be refused at the same moment (see `Engine.wait`), and two "
         "batches as long as the longest: the one that runs, and its own."
     )
     section.notes.append(

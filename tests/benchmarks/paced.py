@@ -45,7 +45,7 @@ def running() -> Iterator[LocalRecord]:
         folder = Path(name)
         models = [{"name": "semantic", "source": {"path": "unused"}}]
         (folder / "models.json").write_text(json.dumps({"service": "paced", "gpuCount": 0, "models": models}))
-        (folder / "batching.json").write_text("{}")
+        (folder / "batching.json").write_text(json.dumps({"batching": {"sizing": "Fixed"}}))
         command = [sys.executable, "-m", "tests.benchmarks.paced", "--settings", name, "--runtime", f"{name}/run"]
         options = ["--announce", "--port", "0"]
         with (

@@ -119,13 +119,14 @@ class Run:
     async def call(self, call: Call) -> None:
         """One request from its arrival to its end.
 
-        Admission's promise: the delay that a caller refused at this moment would be told (what waits ÷ the measured
-        speed), and two batches as long as the longest so far, since one runs already and it has to be in one itself.
+        Admission's promise: the wait by which it would refuse a stated deadline at this moment, and two batches as long
+        as the longest so far, since one runs already and it has to be in one itself.
         """
         number = len(self.device.calls)
         self.device.calls.append(call)
         began = asyncio.get_running_loop().time()
-        call.promised = self.engine.retry_after() + 2 * self.device.longest
+        wait = self.engine.wait(MODEL, sum(call.lengths), tenant=call.tenant)
+        call.promised = wait + 2 * self.device.longest
         texts = [[number] * length for length in call.lengths]
         try:
             async with asyncio.timeout(call.leaves if math.isfinite(call.leaves) else None):

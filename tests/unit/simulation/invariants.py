@@ -306,7 +306,8 @@ class Watch:
         own = self.engine.settings.models.get(request.model)
         limit = float(whole.item_timeout_seconds)
         inputs = len(request.texts)
-        fits = whole.max_queued_tokens is None and self.engine.total_queue_depth + inputs <= whole.max_queued_requests
+        sure = whole.max_queued_tokens is None and request.within is None  # too late is as good as full
+        fits = sure and self.engine.total_queue_depth + inputs <= whole.max_queued_requests
         if own is not None:
             room = (own.max_queued_requests or math.inf) - self.engine.queue_depth(request.model)
             fits = fits and own.max_queued_tokens is None and inputs <= room

@@ -87,6 +87,8 @@ class _EngineCollector(Collector):
         yield _gauge("embedfleet_queue_tokens", "Tokens of the inputs that wait", tokens)
         waiting = {name: engine.ages(name)[0] for name in names}
         yield _gauge("embedfleet_queue_oldest_seconds", "For how long the oldest input waits", waiting)
+        expected = {name: engine.wait(name) for name in names}
+        yield _gauge("embedfleet_expected_wait_seconds", "Wait that new work would hardly go beyond", expected)
         running = {name: engine.ages(name)[1] for name in names}
         yield _gauge("embedfleet_batch_oldest_seconds", "For how long the oldest batch runs", running)
         failing = {name: float(engine.is_failing(name)) for name in names}

@@ -44,7 +44,9 @@ def admit(
             return Refusal(reason, None)
     for bound, load in pairs:
         if is_full(bound, load, inputs, tokens):
-            reason = f"{load.inputs + load.reserved} inputs wait already; the bound is {_words(bound)}"
+            reason = (
+                f"the queue is full: {load.inputs + load.reserved} inputs wait already; the bound is {_words(bound)}"
+            )
             return Refusal(reason, delay(backlog_seconds))
     return None
 

@@ -139,17 +139,24 @@ class BatchingCore:
         priority: int = NORMAL,
         tenant: str = "",
         deadline: float = math.inf,
+        within: float = math.inf,
         reserved: bool = False,
     ) -> Work | Refusal:
-        """Queue work: all of it, or nothing. Where its places were `reserved`, only its tokens may not fit."""
+        """Queue work: all of it, or nothing. Where its places were `reserved`, only its tokens may not fit.
+
+        At its `deadline` it is dropped. `within` is a deadline that its caller stated: work that would hardly be
+        computed by then is refused, since to admit it is to compute it for nobody.
+        """
         model = self._models[name]
         if reserved:
             self._door.reserve(model, -len(payloads), tenant)
+        expected = model.expected(priority, tenant, sum(costs))
         refusal = self._admit(model, 0 if reserved else len(payloads), sum(costs), tenant)
+        refusal = refusal or self._too_late(model, len(payloads), expected, within - now)
         if refusal is not None:
             return refusal
         self._numbers += 1
-        work = Work(name, payloads, costs, handle, now, self._numbers, priority, tenant, deadline)
+        work = Work(name, payloads, costs, handle, now, self._numbers, priority, tenant, deadline, expected)
         if not work.waiting:
             return work
         model.queue.push(work, now)
@@ -282,6 +289,11 @@ class BatchingCore:
         """Seconds until what waits now will have been computed."""
         return delay(backlog_seconds(self._models.values()))
 
+    def wait(self, name: str, tokens: int = 0, *, priority: int = NORMAL, tenant: str = "") -> float:
+        """Seconds within which nearly all work that comes now begins to be computed, the batch that runs left out."""
+        model = self._models[name]
+        return model.expected(priority, tenant, tokens) * model.spread.ratio
+
     def stats(self) -> Stats:
         """The counts, at this instant."""
         return self._ledger.stats(self._door.load.inputs, len(self._running))
@@ -374,6 +386,14 @@ class BatchingCore:
         self._ledger.running -= len(batch.entries)
         self._ledger.cancelled += gone
         return gone
+
+    def _too_late(self, model: ModelState, inputs: int, expected: float, left: float) -> Refusal | None:
+        expected *= model.spread.ratio
+        if not expected or expected <= left:
+            return None
+        self._ledger.refused += inputs
+        reason = f"what is before it takes up to {expected:.1f} s and its time is up in {left:.1f} s"
+        return Refusal(reason, delay(expected - left))
 
     def _admit(self, model: ModelState, inputs: int, tokens: int, tenant: str) -> Refusal | None:
         refusal = self._door.admit(model, inputs, tokens, tenant, backlog_seconds(self._models.values()))

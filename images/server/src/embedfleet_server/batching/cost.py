@@ -19,12 +19,15 @@ class CostLine:
     y: float = 0.0
     xx: float = 0.0
     xy: float = 0.0
+    own: float = 0.0
+    """Mean tokens of a batch's inputs themselves, padding left out."""
 
-    def learn(self, tokens: int, seconds: float) -> None:
-        """Take in one batch of `tokens` that took `seconds`."""
+    def learn(self, tokens: int, seconds: float, own: int | None = None) -> None:
+        """Take in one batch of `tokens` that took `seconds`; `own` of them are no padding (unset: all)."""
         self.weight = self.weight * _FORGET + 1.0
         rate = 1.0 / self.weight
         self.x += (tokens - self.x) * rate
+        self.own += ((tokens if own is None else own) - self.own) * rate
         self.y += (seconds - self.y) * rate
         self.xx += (tokens * tokens - self.xx) * rate
         self.xy += (tokens * seconds - self.xy) * rate
@@ -38,8 +41,8 @@ class CostLine:
         return slope if slope > 0 else None
 
     def tokens_per_second(self) -> float | None:
-        """Speed over the recent batches, their starts included; None before the first."""
-        return self.x / self.y if self.y > 0 else None
+        """Speed over the recent batches, their starts included and padding left out, as what waits is counted."""
+        return self.own / self.y if self.y > 0 else None
 
     def start_tokens(self) -> float:
         """How many tokens could be computed in the time it takes to start a forward."""

@@ -93,5 +93,7 @@ class Shares:
         if present < 2 or not held or held + inputs <= places // present:
             return None
         return Refusal(
-            f"this tenant holds {held} of its {places // present} places, with {present} tenants present", delay
+            f"the queue is full: this tenant holds {held} of its {places // present} places, "
+            f"with {present} tenants present",
+            delay,
         )

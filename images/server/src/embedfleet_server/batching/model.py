@@ -11,7 +11,10 @@ from embedfleet_server.batching.memory import MemoryBudget
 from embedfleet_server.batching.pressure import BatchMemory, Pressure
 from embedfleet_server.batching.queue import ModelQueue
 from embedfleet_server.batching.sizing import AdaptiveSize
+from embedfleet_server.batching.spread import Spread
 from embedfleet_server.batching.types import Batch, Bound, Fault, Policy, Room
+
+_KNOWN = 4.5  # weight of the batches seen, after the fifth, from which their speed is believed
 
 
 @dataclass(slots=True)
@@ -28,6 +31,7 @@ class ModelState:
     last_start: float = -math.inf
     cost: CostLine = field(default_factory=CostLine)
     memory: MemoryBudget = field(default_factory=MemoryBudget)
+    spread: Spread = field(default_factory=Spread)
     needs: BatchMemory = field(default_factory=BatchMemory)
     sizer: AdaptiveSize | None = None
     breaker: Breaker | None = None
@@ -62,6 +66,11 @@ class ModelState:
         """Whether nothing of its own keeps it from starting a batch."""
         return not self.paused and (self.breaker is None or self.breaker.may_start(now))
 
+    def expected(self, priority: int, tenant: str, tokens: int) -> float:
+        """Seconds until what is served before new work is computed; 0 while no speed is known."""
+        speed = self.cost.tokens_per_second() if self.cost.weight >= _KNOWN else None
+        return self.queue.ahead(priority, tenant, tokens) / speed if speed else 0.0
+
     # What became of a batch.
 
     def started(self, batch: Batch) -> None:
@@ -73,9 +82,11 @@ class ModelState:
     def ran(self, batch: Batch, seconds: float | None, peak_mib: float | None, failed: int, now: float) -> None:
         """A batch gave rows, `failed` of them useless; `seconds` and `peak_mib` where they were measured."""
         if seconds is not None:
-            self.cost.learn(batch.tokens, seconds)
+            own = sum(entry[1] for entry in batch.entries)
+            self.cost.learn(batch.tokens, seconds, own)
+            self.spread.learn(batch, batch.formed + seconds)
             if self.sizer is not None:
-                self.sizer.ran(len(batch.entries), sum(entry[1] for entry in batch.entries), seconds)
+                self.sizer.ran(len(batch.entries), own, seconds)
         if peak_mib is not None:
             self.needs.learn(batch.tokens, peak_mib)
         self.memory.went_well(self.policy.max_batch_tokens)

@@ -87,6 +87,17 @@ class ModelQueue:
         first.led = now
         return levels, first
 
+    def ahead(self, priority: int, tenant: str, tokens: int) -> int:
+        """Tokens that are served before the last of `tokens` new ones of this priority and tenant.
+
+        All of higher priority; of its own, what waits of its tenant, and of each other tenant at most as much.
+        """
+        equal = self._levels.get(priority, {})
+        before = equal[tenant].tokens if tenant in equal else 0
+        others = sum(min(before + tokens, flow.tokens) for name, flow in equal.items() if name != tenant)
+        higher = sum(f.tokens for level, flows in self._levels.items() if level > priority for f in flows.values())
+        return higher + before + others
+
     def flows(self, level: int) -> list[Flow]:
         """The tenants' flows of one priority."""
         return list(self._levels[level].values())

@@ -112,6 +112,8 @@ class Work:
     priority: int = NORMAL
     tenant: str = ""
     deadline: float = math.inf
+    expected: float = 0.0
+    """Seconds until what stood before it would be computed, as things were when it came; 0 where that was not known."""
     waiting: int = field(init=False)
     waiting_tokens: int = field(init=False)
     held: int = 0

@@ -62,6 +62,8 @@ class Asked:
     priority: int
     tenant: str
     limit: float
+    is_stated: bool
+    """Whether the limit is the caller's own."""
 
 
 @dataclass(slots=True)
@@ -185,7 +187,8 @@ class Engine:
         if slot is None:
             raise ModelNotFound(model, tuple(self._slots))
         limit = float(self.settings.batching.item_timeout_seconds)
-        asked = Asked(items, input_type, priority, tenant, limit if within is None else min(limit, within))
+        least = limit if within is None else min(limit, within)
+        asked = Asked(items, input_type, priority, tenant, least, within is not None)
         self._reserve(model, asked)
         started = asyncio.get_running_loop().time()
         reservation = _Reservation(self._core, model, len(items), tenant)
@@ -239,6 +242,10 @@ class Engine:
         """Judge health now; returns what changed since the last look."""
         return self._watch.look(asyncio.get_running_loop().time(), self.settings.batching)
 
+    def wait(self, model: str, tokens: int = 0, *, priority: int = NORMAL, tenant: str = "") -> float:
+        """Seconds within which nearly all work that comes now begins to be computed, the batch that runs left out."""
+        return self._core.wait(model, tokens, priority=priority, tenant=tenant)
+
     def retry_after(self) -> float:
         """Seconds until what waits now will have been computed."""
         return self._core.retry_after()
@@ -257,6 +264,7 @@ class Engine:
             "health_counts": self._watch.counts,
             "shared": self.shared(),
             "batches": {"sizes": {str(size): count for size, count in sorted(self._sizes.items())}},
+            "wait_seconds": {name: round(self._core.wait(name), 3) for name in self._slots},
             "batch_sizes": {name: self._core.batch_size(name) for name in self._slots},
             "breakers": {name: self._core.breaker_of(name)[0].value for name in self._slots},
             "tokens_per_second": {name: costs[name].tokens_per_second() for name in self._slots},
@@ -357,7 +365,8 @@ class Engine:
         costs = [len(item.token_ids) for item in encoded]
         work = self._core.submit(
             name, encoded, costs, pending, now,
-            priority=asked.priority, tenant=asked.tenant, deadline=deadline, reserved=True,
+            priority=asked.priority, tenant=asked.tenant, deadline=deadline,
+            within=deadline if asked.is_stated else math.inf, reserved=True,
         )  # fmt: skip
         if isinstance(work, Refusal):
             raise _refused(name, work)
@@ -460,4 +469,4 @@ def _refused(model: str, refusal: Refusal) -> EngineError:
         return TooLarge(refusal.reason)
     if refusal.failing:
         return ModelFailing(model, refusal.reason, refusal.retry_after)
-    return QueueFull(f"the queue is full: {refusal.reason}", refusal.retry_after)
+    return QueueFull(refusal.reason, refusal.retry_after)
