@@ -13,6 +13,7 @@ from embedfleet.api import Batching, BatchingSettings
 from embedfleet.api.models import ModelSpec
 from embedfleet_server.engine import Engine, ModelConfig
 from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo, Rows
+from embedfleet_server.engine.rows import AnyRows
 from tests.benchmarks import loads
 from tests.benchmarks.report import Goal, Section, show
 from tools.weights import DEFAULT_STORE, REPOSITORY, fill
@@ -37,11 +38,11 @@ class Poisoned:
         """The model's own."""
         return self.model.info
 
-    def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
+    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
         """The model's own."""
-        return self.model.encode(items, prompt)
+        return self.model.encode(items, prompt, input_type)
 
-    def forward(self, batch: Sequence[Encoded]) -> Rows:
+    def forward(self, batch: Sequence[Encoded]) -> AnyRows:
         """The model's own vectors, unless the bad text is among the batch."""
         self.forwards += 1
         if any(list(item.token_ids) == self.bad for item in batch):

@@ -15,7 +15,8 @@ from typing import Self
 
 from embedfleet.api import Batching
 from embedfleet_server.engine.errors import DeadlineExceeded, QueueFull, TooLate
-from embedfleet_server.engine.protocols import Encoded, Model, Rows
+from embedfleet_server.engine.protocols import Encoded, Model
+from embedfleet_server.engine.rows import AnyRows
 from tests.support.simulation import SimulatedWorkers, config, engine
 from tests.support.texts import mixed_texts
 
@@ -80,7 +81,7 @@ class Device(SimulatedWorkers):
     gone_after: Counter[Call] = field(default_factory=Counter)
     """Tokens computed of callers gone when it ended, those before included."""
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         """As the simulated device does, with its books kept."""
         whose = [(self.calls[item.token_ids[0]], len(item.token_ids)) for item in batch] if self.calls else []
         self._note(whose, self.gone_before)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from embedfleet_server.engine.errors import BadItems, ItemError
-from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Pair, Rows
 
 VOCABULARY = 1000
 NOT_FINITE, HOLD, BREAK = 997, 998, 999
@@ -52,7 +52,7 @@ class FakeModel:
         self.info = replace(INFO, name=name, **changes)  # type: ignore[arg-type]  # fields by name
         self._hold = hold
 
-    def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
+    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
         """A token for each word; token ids as they are."""
         made = [token_ids(item, prompt) for item in items]
         wrong = [i for i, ids in enumerate(made) if not ids or not all(0 <= t < VOCABULARY for t in ids)]
@@ -79,7 +79,13 @@ class FakeModel:
 
 def token_ids(item: Item, prompt: str = "") -> list[int]:
     """The tokens of an input."""
-    return [_token(word) for word in (prompt + item).split()] if isinstance(item, str) else list(item)
+    return [_token(word) for word in (prompt + item).split()] if isinstance(item, str) else given_ids(item)
+
+
+def given_ids(item: Item) -> list[int]:
+    """The token ids that an input consists of."""
+    assert not isinstance(item, str | Pair)
+    return list(item)
 
 
 def vector(ids: Sequence[int], dimensions: int = 8) -> Rows:

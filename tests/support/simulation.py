@@ -10,6 +10,8 @@ import numpy as np
 from embedfleet.api import Batching, BatchingSettings, ModelBatching
 from embedfleet_server.engine import Engine, ModelConfig
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows
+from embedfleet_server.engine.rows import AnyRows
+from tests.support.fake_model import given_ids
 
 DIMENSIONS = 4
 
@@ -36,8 +38,8 @@ class SimulatedModel:
             self.padded, prompts={"query": "q "},
         )  # fmt: skip
 
-    def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
-        return [Encoded(tokens_of(prompt + item) if isinstance(item, str) else list(item)) for item in items]
+    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+        return [Encoded(tokens_of(prompt + item) if isinstance(item, str) else given_ids(item)) for item in items]
 
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         return np.stack([vector_of(item.token_ids) for item in batch])
@@ -78,11 +80,13 @@ class SimulatedWorkers:
         await asyncio.sleep(self.load_seconds)
         return loader()
 
-    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+    async def encode(
+        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+    ) -> list[Encoded]:
         await asyncio.sleep(self.encode_seconds)
-        return model.encode(items, prompt)
+        return model.encode(items, prompt, input_type)
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         self.models.append(model.info.name)
         self.batches.append([len(item.token_ids) for item in batch])
         self.started.append(asyncio.get_running_loop().time())

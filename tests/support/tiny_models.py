@@ -3,6 +3,7 @@
 Nothing is downloaded. Each takes a fraction of a second, so every test may make its own.
 """
 
+import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,12 +33,13 @@ from tests.support.texts import stdlib_words
 
 WIDTH = 32
 MAX_TOKENS = 64
-_SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "hidden_size": WIDTH,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 48,
 }
+"""Of configurations in BERT's words."""
 _WORDS = 300
 PROMPTS = {"query": "find the answer to: ", "document": "passage about "}
 
@@ -53,8 +55,8 @@ def make_bert(
     default_prompt: str | None = None,
 ) -> Path:
     """A BERT with WordPiece; `dense` adds a projection to so many dimensions, `normalize` a last Normalize."""
-    tokenizer = _word_piece("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, **_SIZES)
+    tokenizer = word_piece("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, **SIZES)
     transformer = _transformer(directory, BertModel, config, tokenizer)
     modules: list[torch.nn.Module] = [transformer, _pooling(pooling, include_prompt=include_prompt)]
     if dense is not None:
@@ -66,16 +68,16 @@ def make_bert(
 
 def make_mpnet(directory: Path) -> Path:
     """An MPNet: relative positions beside learned ones, which start behind the padding's id."""
-    tokenizer = _word_piece("<s>", "</s>", "<pad>", "<unk>", leading=("<s>", "<pad>", "</s>", "<unk>"))
-    config = MPNetConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS + 2, pad_token_id=1, **_SIZES)
+    tokenizer = word_piece("<s>", "</s>", "<pad>", "<unk>", leading=("<s>", "<pad>", "</s>", "<unk>"))
+    config = MPNetConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS + 2, pad_token_id=1, **SIZES)
     return _save(directory, [_transformer(directory, MPNetModel, config, tokenizer), _pooling("mean"), Normalize()])
 
 
 def make_xlm_roberta(directory: Path, *, state_length: bool = True) -> Path:
     """An XLM-R with a Unigram tokenizer; without `state_length` its files state only the table of positions."""
-    tokenizer = _unigram()
+    tokenizer = unigram()
     config = XLMRobertaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS + 2, pad_token_id=1, **_SIZES
+        vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS + 2, pad_token_id=1, **SIZES
     )
     if not state_length:
         tokenizer.model_max_length = 10**30
@@ -84,8 +86,14 @@ def make_xlm_roberta(directory: Path, *, state_length: bool = True) -> Path:
 
 def make_modern_bert(directory: Path) -> Path:
     """A ModernBERT: rotary positions, and attention to neighbours only in every layer but the first."""
-    tokenizer = _byte_level(("[CLS]", "[SEP]", "[PAD]", "[UNK]"), "[CLS] $A [SEP]", "[PAD]")
-    config = ModernBertConfig(
+    tokenizer = byte_level(("[CLS]", "[SEP]", "[PAD]", "[UNK]"), "[CLS] $A [SEP]", "[PAD]")
+    config = modern_bert_config(tokenizer)
+    return _save(directory, [_transformer(directory, ModernBertModel, config, tokenizer), _pooling("mean")])
+
+
+def modern_bert_config(tokenizer: PreTrainedTokenizerFast, **more: Any) -> ModernBertConfig:
+    """A ModernBERT's, for a tokenizer whose first two tokens begin and end a text."""
+    return ModernBertConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=MAX_TOKENS,
         local_attention=8,
@@ -94,14 +102,14 @@ def make_modern_bert(directory: Path) -> Path:
         sep_token_id=1,
         bos_token_id=0,
         eos_token_id=1,
-        **_SIZES,
+        **SIZES,
+        **more,
     )
-    return _save(directory, [_transformer(directory, ModernBertModel, config, tokenizer), _pooling("mean")])
 
 
 def make_decoder(directory: Path, *, padding_side: str = "left") -> Path:
     """A Qwen3: causal attention, a last token of its own, last-token pooling, an instruction for queries."""
-    tokenizer = _byte_level(("<|endoftext|>",), "$A <|endoftext|>", "<|endoftext|>", padding_side=padding_side)
+    tokenizer = byte_level(("<|endoftext|>",), "$A <|endoftext|>", "<|endoftext|>", padding_side=padding_side)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         max_position_embeddings=MAX_TOKENS,
@@ -110,7 +118,7 @@ def make_decoder(directory: Path, *, padding_side: str = "left") -> Path:
         pad_token_id=0,
         eos_token_id=0,
         bos_token_id=0,
-        **_SIZES,
+        **SIZES,
     )
     modules = [_transformer(directory, Qwen3Model, config, tokenizer), _pooling("lasttoken"), Normalize()]
     return _save(directory, modules, prompts={"query": "Instruct: find it\nQuery:", "document": ""})
@@ -147,6 +155,15 @@ def _pooling(mode: Any, *, include_prompt: bool = True) -> Pooling:
 def _transformer(
     directory: Path, kind: type[PreTrainedModel], config: Any, tokenizer: PreTrainedTokenizerFast
 ) -> Transformer:
+    model = seeded(kind, config)
+    bare = directory.with_name(f"{directory.name}.transformer")
+    model.save_pretrained(bare)
+    tokenizer.save_pretrained(bare)
+    transformer: Transformer = Transformer(str(bare))
+    return transformer
+
+
+def seeded(kind: type[PreTrainedModel], config: Any) -> PreTrainedModel:
     """Weights far from each other's mean, so that every input and every position changes the vector."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.manual_seed(7)
@@ -155,11 +172,7 @@ def _transformer(
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0.0, 0.2)
-    bare = directory.with_name(f"{directory.name}.transformer")
-    model.save_pretrained(bare)
-    tokenizer.save_pretrained(bare)
-    transformer: Transformer = Transformer(str(bare))
-    return transformer
+    return model
 
 
 def _save(directory: Path, modules: Sequence[torch.nn.Module], **settings: Any) -> Path:
@@ -168,36 +181,61 @@ def _save(directory: Path, modules: Sequence[torch.nn.Module], **settings: Any) 
     return directory
 
 
-def _word_piece(
-    begin: str, end: str, pad: str, unknown: str, *, leading: tuple[str, ...] | None = None
+def word_piece(
+    begin: str,
+    end: str,
+    pad: str,
+    unknown: str,
+    *,
+    leading: tuple[str, ...] | None = None,
+    pairs: bool = False,
+    types: bool = True,
 ) -> PreTrainedTokenizerFast:
+    """BERT's kind. `pairs`: it knows pairs and has a mask token; `types`: it tells the texts of a pair apart."""
     words = _frequent_words(str.lower)
     letters = sorted({letter for word in words for letter in word})
-    pieces = [*(leading or (pad, unknown, begin, end)), *letters, *(f"##{letter}" for letter in letters), *words]
+    mask = {"mask_token": "[MASK]"} if pairs else {}
+    special = (*(leading or (pad, unknown, begin, end)), *mask.values())
+    signs = string.punctuation if pairs else ""
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *words, *signs]
     tokenizer = Tokenizer(models.WordPiece(_numbered(pieces), unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = _template(tokenizer, f"{begin} $A {end}", (begin, end))
-    return _wrapped(tokenizer, pad_token=pad, unk_token=unknown, cls_token=begin, sep_token=end)
+    pair = f"{begin} $A {end} $B:1 {end}:1" if pairs else None
+    tokenizer.post_processor = _template(tokenizer, f"{begin} $A {end}", (begin, end), pair)
+    return _wrapped(tokenizer, types=types, pad_token=pad, unk_token=unknown, cls_token=begin, sep_token=end, **mask)
 
 
-def _unigram() -> PreTrainedTokenizerFast:
+def unigram(*, pairs: bool = False) -> PreTrainedTokenizerFast:
+    """XLM-R's kind. `pairs`: it knows pairs and has a mask token."""
     words = _frequent_words(str)
     letters = sorted({letter for word in words for letter in word})
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    mask = {"mask_token": "<mask>"} if pairs else {}
+    special = ["<s>", "<pad>", "</s>", "<unk>", *mask.values()]
     pieces = [(token, 0.0) for token in special] + [(letter, -9.0) for letter in ("▁", *letters)]
     pieces += [(f"▁{word}", -5.0 - rank / 100) for rank, word in enumerate(words)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = _template(tokenizer, "<s> $A </s>", ("<s>", "</s>"))
-    return _wrapped(tokenizer, pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>")
+    pair = "<s> $A </s> </s> $B </s>" if pairs else None
+    tokenizer.post_processor = _template(tokenizer, "<s> $A </s>", ("<s>", "</s>"), pair)
+    return _wrapped(
+        tokenizer, types=not pairs, pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>", **mask
+    )
 
 
-def _byte_level(
-    special: tuple[str, ...], template: str, pad: str, *, padding_side: str = "right"
+def byte_level(
+    special: tuple[str, ...],
+    template: str,
+    pad: str,
+    *,
+    padding_side: str = "right",
+    pair: str | None = None,
+    mask: str | None = None,
+    types: bool = True,
 ) -> PreTrainedTokenizerFast:
+    """GPT-2's kind."""
     words = [f"Ġ{word}" for word in _frequent_words(str)]
     starts = dict.fromkeys(word[:end] for word in words for end in range(2, len(word) + 1))
     pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *starts]
@@ -206,8 +244,9 @@ def _byte_level(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     used = tuple(token for token in special if token in template)
-    tokenizer.post_processor = _template(tokenizer, template, used)
-    return _wrapped(tokenizer, pad_token=pad, eos_token=used[-1], padding_side=padding_side)
+    tokenizer.post_processor = _template(tokenizer, template, used, pair)
+    named = {} if mask is None else {"mask_token": mask}
+    return _wrapped(tokenizer, types=types, pad_token=pad, eos_token=used[-1], padding_side=padding_side, **named)
 
 
 def _frequent_words(change: Callable[[str], str]) -> list[str]:
@@ -220,13 +259,19 @@ def _numbered(pieces: Iterable[str]) -> dict[str, int]:
     return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
 
 
-def _template(tokenizer: Tokenizer, single: str, used: tuple[str, ...]) -> processors.TemplateProcessing:
+def _template(
+    tokenizer: Tokenizer, single: str, used: tuple[str, ...], pair: str | None = None
+) -> processors.TemplateProcessing:
     return processors.TemplateProcessing(
-        single=single, special_tokens=[(token, tokenizer.token_to_id(token)) for token in used]
+        single=single, pair=pair, special_tokens=[(token, tokenizer.token_to_id(token)) for token in used]
     )
 
 
-def _wrapped(tokenizer: Tokenizer, **names: str) -> PreTrainedTokenizerFast:
+def _wrapped(tokenizer: Tokenizer, *, types: bool = True, **names: str) -> PreTrainedTokenizerFast:
+    """`types`: token types are given to the model."""
     made: Any = PreTrainedTokenizerFast
-    wrapped: PreTrainedTokenizerFast = made(tokenizer_object=tokenizer, model_max_length=MAX_TOKENS, **names)
+    inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
+    wrapped: PreTrainedTokenizerFast = made(
+        tokenizer_object=tokenizer, model_max_length=MAX_TOKENS, model_input_names=inputs, **names
+    )
     return wrapped

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from embedfleet.api.models import HuggingFaceSource, ModelSpec, Source
-from embedfleet_server.engine.protocols import Encoded, Item, Model
+from embedfleet_server.engine.protocols import Encoded, Item
+from embedfleet_server.models.dense import DenseModel
 from embedfleet_server.models.loading import loader
 from tests.support.loading import load
 from tests.support.texts import mixed_texts
@@ -29,13 +30,13 @@ def cosines(left: Array, right: Array) -> Array:
     return cosine
 
 
-def in_company(model: Model, texts: list[str], prompt: str = "", size: int = 32) -> Array:
+def in_company(model: DenseModel, texts: list[str], prompt: str = "", size: int = 32) -> Array:
     """Batches as they come, short and long together."""
     encoded = model.encode(texts, prompt)
     return np.concatenate([model.forward(encoded[start : start + size]) for start in range(0, len(texts), size)])
 
 
-def alone(model: Model, texts: list[str], prompt: str = "") -> Array:
+def alone(model: DenseModel, texts: list[str], prompt: str = "") -> Array:
     return np.concatenate([model.forward([encoded]) for encoded in model.encode(texts, prompt)])
 
 
@@ -52,10 +53,12 @@ def mini_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-def load_mini_lm(store: Path, **fields: str) -> Model:
+def load_mini_lm(store: Path, **fields: str) -> DenseModel:
     source = Source(hugging_face=HuggingFaceSource(repo=weights.REPOSITORY))
     spec = ModelSpec(name="semantic", source=source, **fields)  # type: ignore[arg-type]
-    return loader(spec, store=store, offline=True, gpu_count=0)()
+    model = loader(spec, store=store, offline=True, gpu_count=0)()
+    assert isinstance(model, DenseModel)
+    return model
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -27,7 +27,7 @@ def put(made: BatchingCore, inputs: int, now: float = 100.0, **how: object) -> W
 
 
 def test_what_cannot_be_in_time_is_refused_with_the_time_it_lacks() -> None:
-    """Ten batches of a second wait: one second is too little for the next request, a minute or no deadline is enough."""
+    """Ten batches of a second wait: one second is too little for the next request; a minute, or none stated, is not."""
     made = core()
     put(made, 100)
     refusal = put(made, 1, within=101.0)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from embedfleet.api.models import Prompts
 from embedfleet_server.engine.errors import ModelLoadFailed
-from embedfleet_server.engine.protocols import Model
+from embedfleet_server.models.dense import DenseModel
 from tests.support.loading import load
 from tests.support.tiny_models import MAX_TOKENS, PROMPTS, WIDTH, make_bert, make_xlm_roberta
 
@@ -29,7 +29,7 @@ def unit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bert(tmp_path_factory.mktemp("models") / "unit", normalize=True)
 
 
-def lengths(model: Model) -> NDArray[np.float32]:
+def lengths(model: DenseModel) -> NDArray[np.float32]:
     made: NDArray[np.float32] = np.linalg.norm(model.forward(model.encode(TEXTS, "")), axis=1)
     return made
 

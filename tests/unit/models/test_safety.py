@@ -12,8 +12,9 @@ import pytest
 from embedfleet_server.engine.errors import ModelLoadFailed
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.safety import check
-from tests.support.loading import load
+from tests.support.loading import load, load_any
 from tests.support.tiny_models import make_bert
+from tests.support.tiny_tasks import make_inference_free, make_multi_vector, make_reranker, make_sparse
 
 WEIGHTS = "model.safetensors"
 
@@ -149,10 +150,46 @@ def test_a_module_of_the_models_own_is_not_imported(model: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["Router", "Asym"])
 def test_two_towers_are_refused(model: Path, kind: str) -> None:
-    """Router and Asym choose modules by task, which a shared batch cannot."""
+    """Router and Asym choose modules by task, which a shared batch of dense vectors cannot."""
     change_module(model, 0, type=f"sentence_transformers.models.{kind}")
     with pytest.raises(ModelProblem, match=f"its {kind} sends queries and documents through different modules"):
         check(model)
+
+
+@pytest.mark.requirement("S3")
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        ("router_config.json", {"structure": {"query": ["x"], "document": ["y"]}}, "through different modules"),
+        ("router_config.json", {"structure": 7}, "no router_config.json with types and structure"),
+        ("router_config.json", {"parameters": {"route_mappings": {"a": "b"}}}, "has route_mappings"),
+        ("query_0_SparseStaticEmbedding/config.json", {"path": "org/other"}, "in another file"),
+    ],
+)
+def test_other_routes_are_refused(tmp_path: Path, file: str, values: dict[str, Any], said: str) -> None:
+    """Only a looked-up query beside a computed document is served, from files of the model alone."""
+    model = make_inference_free(tmp_path / "model")
+    assert [one.kind for one in check(model)] == ["Transformer", "SpladePooling", "SparseStaticEmbedding"]
+    change(model / file, **values)
+    with pytest.raises(ModelLoadFailed, match=said):
+        load_any(model)
+
+
+@pytest.mark.requirement("S3")
+@pytest.mark.parametrize("module", ["own.M", "../../x"])
+def test_a_routed_module_is_as_any_other(tmp_path: Path, module: str) -> None:
+    """Code of its own and folders outside are refused inside a Router too."""
+    model = make_inference_free(tmp_path / "model")
+    config = json.loads((model / "router_config.json").read_text())
+    name = config["structure"]["document"][0]
+    if module == "own.M":
+        config["types"][name] = "own.Transformer"
+    else:
+        config["types"][module] = config["types"].pop(name)
+        config["structure"]["document"][0] = module
+    (model / "router_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelLoadFailed, match=r"is code of its own|outside the model's directory"):
+        load_any(model)
 
 
 def test_a_model_without_transformer_is_refused(model: Path) -> None:
@@ -167,13 +204,6 @@ def test_a_module_may_not_leave_the_directory(model: Path, path: str) -> None:
     """A folder in modules.json is inside the model."""
     change_module(model, 1, path=path)
     with pytest.raises(ModelProblem, match="outside the model's directory"):
-        check(model)
-
-
-def test_other_tasks_are_refused(model: Path) -> None:
-    """A sparse model's output is no dense vector."""
-    change(model / "config_sentence_transformers.json", model_type="SparseEncoder")
-    with pytest.raises(ModelProblem, match="it is a SparseEncoder"):
         check(model)
 
 
@@ -219,3 +249,53 @@ def test_a_transformer_needs_its_config(model: Path) -> None:
     (model / "config.json").unlink()
     with pytest.raises(ModelProblem, match=r"holds no config\.json"):
         check(model)
+
+
+@pytest.mark.requirement("S3")
+@pytest.mark.parametrize("make", [make_sparse, make_multi_vector, make_reranker])
+def test_no_task_reads_a_pickle(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Sparse, multi-vector and rerank models are read as carefully as dense ones."""
+    model, canary = make(tmp_path / "model"), tmp_path / "canary"
+    (model / WEIGHTS).unlink()
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(canary)))
+    with pytest.raises(ModelLoadFailed, match="only safetensors are loaded"):
+        load_any(model)
+    assert not canary.exists()
+
+
+@pytest.mark.requirement("S3")
+@pytest.mark.parametrize("make", [make_sparse, make_multi_vector, make_reranker])
+def test_no_task_runs_code_of_the_model(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    """An architecture of its own, and a module of its own, are refused before anything is imported."""
+    model, canary = make(tmp_path / "model"), tmp_path / "canary"
+    code = f"import os\nos.mkdir({str(canary)!r})\n"
+    (model / "own.py").write_text(code)
+    config = (model / "config.json").read_text()
+    change(model / "config.json", model_type="own", auto_map={"AutoModel": "own.Own", "AutoConfig": "own.Config"})
+    with pytest.raises(ModelLoadFailed, match="is code of its own"):
+        load_any(model)
+    (model / "config.json").write_text(config)
+    change_module(model, 0, type="own.Own")
+    with pytest.raises(ModelLoadFailed, match=r"its module own\.Own is code of its own"):
+        load_any(model)
+    assert not canary.exists()
+
+
+@pytest.mark.requirement("S3")
+@pytest.mark.parametrize(
+    "name", ["own.Activation", "torch.hub.list", "torch.nn.Module", "torch.nn.modules.activation.GELU"]
+)
+@pytest.mark.parametrize("place", ["own", "config", "older"])
+def test_only_known_activations_are_called(tmp_path: Path, name: str, place: str) -> None:
+    """A reranker's files name its activation, in one of three places; sentence-transformers calls whatever of torch."""
+    model = make_reranker(tmp_path / "model")
+    if place == "own":
+        change(model / "config_sentence_transformers.json", activation_fn=name)
+    elif place == "config":
+        change(model / "config.json", sentence_transformers={"activation_fn": name})
+    else:
+        change(model / "config.json", sbert_ce_default_activation_function=name)
+    with pytest.raises(
+        ModelLoadFailed, match=f"its activation is {name}; those of torch.nn that are served: Identity,"
+    ):
+        load_any(model)

@@ -15,6 +15,7 @@ from embedfleet_server.engine.errors import EngineError, ModelLoadFailed
 from embedfleet_server.engine.faults import OutOfMemory, TransientError
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows
 from embedfleet_server.engine.slots import ModelConfig
+from tests.support.fake_model import given_ids
 from tests.support.virtual_time import VirtualLoop
 from tests.unit.simulation.invariants import Broken, Watch
 from tests.unit.simulation.plan import (
@@ -80,8 +81,8 @@ class SimulatedModel:
             (), self.plan.padded, prompts={"query": f"{QUERY} "},
         )  # fmt: skip
 
-    def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
-        return [Encoded(_tokens(prompt + item) if isinstance(item, str) else list(item)) for item in items]
+    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+        return [Encoded(_tokens(prompt + item) if isinstance(item, str) else given_ids(item)) for item in items]
 
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         raise AssertionError("the workers compute")
@@ -125,9 +126,11 @@ class World:
         finally:
             self.watch.load_ended(plan)
 
-    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+    async def encode(
+        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+    ) -> list[Encoded]:
         await asyncio.sleep(self.plan.encode_seconds)
-        encoded = model.encode(items, prompt)
+        encoded = model.encode(items, prompt, input_type)
         self.truth.encoded([item.token_ids for item in encoded])
         return encoded
 

@@ -9,6 +9,8 @@ from embedfleet.api.batching import ModelBatching
 
 Dtype = Literal["Auto", "Float32", "BFloat16", "Float16"]
 Loading = Literal["Eager", "Lazy"]
+Task = Literal["Dense", "Sparse", "MultiVector", "Rerank"]
+"""A vector per input; weights of words (SPLADE); a vector per token (ColBERT); scores of pairs (cross-encoder)."""
 
 
 class HuggingFaceSource(ContractModel):
@@ -53,10 +55,12 @@ class ModelSpec(ContractModel):
     """The `model` of a request; unique within the service."""
     source: Source
     """Where the weights come from."""
+    task: Task | None = None
+    """What it computes. Unset: what the model's own files say; where they say it, another task is refused."""
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """Length of the vectors: the first so many of the model's own, normalised again. Unset: the model's own length."""
+    """Length of a Dense model's vectors: the first so many, normalised again. Unset: the model's own length."""
     normalize: bool | None = None
-    """Whether vectors have length 1. Unset: as the model's own files say."""
+    """Whether a Dense model's vectors have length 1. Unset: as the model's own files say."""
     max_tokens: Annotated[int, Field(ge=1, le=1048576)] | None = None
     """Longer inputs are cut to so many tokens, special ones included. Unset: the model's own limit, the highest."""
     dtype: Dtype = "Auto"

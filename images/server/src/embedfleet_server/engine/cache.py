@@ -9,10 +9,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from embedfleet_server.engine.protocols import Rows
+from embedfleet_server.engine.protocols import Pair
+from embedfleet_server.engine.rows import AnyRows, weight
 
-Key = tuple[str, str, str | tuple[int, ...]]
-"""Fingerprint and name of the model, prompt, and the input: a text or token ids."""
+Key = tuple[str, str, str | None, str | Pair | tuple[int, ...]]
+"""Name and fingerprint of the model, prompt, input type, and the input: a text, a pair or token ids."""
 
 _OVERHEAD = 400  # bytes of an entry beside row and input: key, dictionary slot, array and entry objects
 MIB = 1 << 20
@@ -20,9 +21,9 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One input's row (d,) float32, its tokens, and whether it was cut to the model's limit."""
+    """One input's row, as rows of their own, its tokens, and whether it was cut to the model's limit."""
 
-    row: Rows
+    row: AnyRows
     tokens: int
     truncated: bool
 
@@ -75,4 +76,6 @@ class VectorCache:
 
 
 def _size(key: Key, kept: Kept) -> int:
-    return kept.row.nbytes + sys.getsizeof(key[2]) + _OVERHEAD
+    item = key[3]
+    characters = 4 * len(item) if isinstance(item, Pair) else sys.getsizeof(item)
+    return weight(kept.row) + characters + _OVERHEAD

@@ -11,19 +11,21 @@ from embedfleet_server.batching.types import Batch, Entry, Fault, Work
 from embedfleet_server.engine.cache import Kept
 from embedfleet_server.engine.errors import BatchFailed, ItemError
 from embedfleet_server.engine.flights import Flight
-from embedfleet_server.engine.protocols import Encoded, Model, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Model, ModelInfo
+from embedfleet_server.engine.rows import AnyRows, Collected, finite, only, problem
 
 _NOT_FINITE = "the model gave a vector that is not finite"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Vectors of one request in the order of its inputs: `rows` (n, native_dimensions) float32.
+    """Rows of one request in the order of its inputs, of the kind that the model's task has (see `rows.AnyRows`).
 
-    `errors` names the inputs for which there is no vector (not finite, failed alone, too large); their rows are NaN.
+    `errors` names the inputs for which there is no row (not finite, failed alone, too large): there an array holds NaN,
+    `SparseRows` and `Ragged` an empty row.
     """
 
-    rows: Rows
+    rows: Any
     tokens: list[int]
     truncated: list[int]
     errors: dict[int, ItemError]
@@ -49,13 +51,13 @@ class Delivery(Protocol):
 
 
 class RowDelivery:
-    """Vectors as rows, for the server's engine."""
+    """Rows of every task, for the server's engine."""
 
-    def check(self, batch: Batch, results: Rows, model: Model) -> None:
-        """As many rows as inputs, as long as the model states."""
-        check(batch, results, model.info.native_dimensions)
+    def check(self, batch: Batch, results: AnyRows, model: Model) -> None:
+        """As many rows as inputs, of the kind and length that the model states."""
+        check(batch, results, model.info)
 
-    def scatter(self, batch: Batch, results: Rows, seconds: float) -> int:
+    def scatter(self, batch: Batch, results: AnyRows, seconds: float) -> int:
         """Each request its rows; those not finite are errors."""
         return scatter(batch, results, seconds)
 
@@ -77,7 +79,7 @@ class Pending:
     encoded: Sequence[Encoded]
     arrived: float
     flight: Flight = field(default_factory=Flight)
-    rows: Rows = field(init=False)
+    rows: Collected = field(init=False)
     missing: int = field(init=False)
     errors: dict[int, ItemError] = field(default_factory=dict)
     queued: float = 0.0
@@ -85,25 +87,37 @@ class Pending:
 
     def __post_init__(self) -> None:
         self.missing = len(self.encoded)
-        self.rows = np.empty((self.missing, self.info.native_dimensions), np.float32)
+        self.rows = Collected(self.missing, self.info.task, self.info.native_dimensions)
 
-    def take(self, indices: list[int], rows: Rows, batch: Batch, seconds: float) -> None:
-        """Rows of some of the inputs; the last ones answer the request."""
-        self.rows[indices] = rows
+    def take(self, indices: list[int], rows: AnyRows, positions: list[int], batch: Batch, seconds: float) -> None:
+        """Rows of some of the inputs, at `positions` of the batch's."""
+        self.rows.put(indices, rows, positions)
         self.missing -= len(indices)
         self.queued = max(self.queued, batch.formed - self.arrived)
         self.computed += seconds
-        if self.flight.joined:
-            self._tell(indices)
-        if not self.missing and not self.future.done():
-            self.future.set_result(self._answer())
+
+    def spoil(self, indices: list[int], code: str, message: str) -> None:
+        """Rows that came are no good."""
+        self.errors |= {index: ItemError(index, code, message) for index in indices}
+        self.rows.lose(indices)
 
     def lose(self, index: int, error: ItemError) -> None:
         """No row will come for one input."""
         self.errors[index] = error
-        self.rows[index] = np.nan
+        self.rows.lose([index])
         self.missing -= 1
         self.flight.gave(index, error)
+
+    def tell(self, indices: list[int], rows: AnyRows, positions: list[int]) -> None:
+        """Rows for those who joined these inputs."""
+        for index, position in zip(indices, positions, strict=True):
+            if index in self.flight.joined:
+                encoded = self.encoded[index]
+                row = Kept(only(rows, position), len(encoded.token_ids), encoded.truncated)
+                self.flight.gave(index, self.errors.get(index, row))
+
+    def answer(self) -> None:
+        """Answer the request, once nothing of it is missing."""
         if not self.missing and not self.future.done():
             self.future.set_result(self._answer())
 
@@ -112,39 +126,32 @@ class Pending:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def _tell(self, indices: Sequence[int]) -> None:
-        """Rows for those who joined these inputs."""
-        for index in self.flight.joined.keys() & set(indices):
-            encoded = self.encoded[index]
-            row = Kept(self.rows[index].copy(), len(encoded.token_ids), encoded.truncated)
-            self.flight.gave(index, self.errors.get(index, row))
-
     def _answer(self) -> Answer:
         tokens = [len(item.token_ids) for item in self.encoded]
         truncated = [index for index, item in enumerate(self.encoded) if item.truncated]
-        return Answer(self.rows, tokens, truncated, self.errors, self.queued, self.computed, self.info)
+        return Answer(self.rows.rows(), tokens, truncated, self.errors, self.queued, self.computed, self.info)
 
 
-def check(batch: Batch, rows: Rows, dimensions: int) -> None:
-    """`BatchFailed` when there are not as many rows as inputs, they have another length than stated, or no numbers."""
-    expected = (len(batch.entries), dimensions)
-    if rows.shape != expected:
-        raise BatchFailed(f"model {batch.model!r} gave rows of shape {rows.shape} where {expected} was due")
-    if not np.issubdtype(rows.dtype, np.floating):
-        raise BatchFailed(f"model {batch.model!r} gave rows of {rows.dtype} where float32 was due")
+def check(batch: Batch, rows: AnyRows, info: ModelInfo) -> None:
+    """`BatchFailed` when there are not as many rows as inputs, or they are not of the kind and length stated."""
+    if (wrong := problem(rows, len(batch.entries), info.task, info.native_dimensions)) is not None:
+        raise BatchFailed(f"model {batch.model!r} {wrong}")
 
 
-def scatter(batch: Batch, rows: Rows, seconds: float) -> int:
-    """Give each request its rows; returns how many were not finite (NaN in the answer, named in its errors)."""
-    bad = set(np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist())
+def scatter(batch: Batch, rows: AnyRows, seconds: float) -> int:
+    """Give each request its rows; returns how many were not finite (without a row, and named in the errors)."""
+    bad = set(np.flatnonzero(~finite(rows)).tolist())
     failed = 0
     for work, (positions, indices) in _by_work(batch).items():
         pending: Pending = work.handle
         wrong = [index for position, index in zip(positions, indices, strict=True) if position in bad] if bad else []
-        pending.errors |= {index: ItemError(index, "not_finite", _NOT_FINITE) for index in wrong}
-        pending.take(indices, rows[positions], batch, seconds)
-        pending.rows[wrong] = np.nan
-        failed += len(wrong)
+        pending.take(indices, rows, positions, batch, seconds)
+        if wrong:
+            pending.spoil(wrong, "not_finite", _NOT_FINITE)
+            failed += len(wrong)
+        if pending.flight.joined:
+            pending.tell(indices, rows, positions)
+        pending.answer()
     return failed
 
 
@@ -153,6 +160,7 @@ def lose(entries: Sequence[Entry], error: ItemError) -> None:
     for _, _, work, index in entries:
         pending: Pending = work.handle
         pending.lose(index, replace(error, index=index))
+        pending.answer()
 
 
 def _by_work(batch: Batch) -> dict[Work, tuple[list[int], list[int]]]:

@@ -316,11 +316,12 @@ class Engine:
 
     async def _steps(self, slot: Slot, asked: Asked, deadline: float, reservation: "_Reservation") -> Answer:
         model = await slot.get()
-        prompt, loop = prompt_of(model.info, asked.input_type), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        how = prompt_of(model.info, asked.input_type), asked.input_type
 
         async def encode(items: list[Item]) -> list[Encoded]:
             began = loop.time()
-            encoded = await self._tokenizing.encode(model, items, prompt)
+            encoded = await self._tokenizing.encode(model, items, *how)
             self._observer.tokenized(slot.config.name, loop.time() - began)
             return encoded
 
@@ -329,7 +330,7 @@ class Engine:
             return await self._run(slot.config.name, model.info, encoded, flight, asked, deadline)
 
         flight = Flight(asked.tenant, asked.priority)
-        return await self._sharing.embed(model.info, prompt, asked.items, flight, encode, run)
+        return await self._sharing.embed(model.info, how, asked.items, flight, encode, run)
 
     async def _run(
         self, name: str, info: ModelInfo, encoded: list[Encoded], flight: Flight, asked: Asked, deadline: float

@@ -8,14 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from embedfleet.api.models import Task
+from embedfleet_server.engine.rows import AnyRows, Rows
 
-Item = str | Sequence[int]
-"""One input: a text, or token ids that the client made itself (taken as they are)."""
+__all__ = ["Encoded", "Item", "Loader", "Model", "ModelInfo", "Pair", "Rows"]
 
-Rows = NDArray[np.float32]
-"""Vectors as rows, shape (n, d)."""
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a reranker scores: how well `text` answers `query`. Its length is that of both, in characters."""
+
+    query: str
+    text: str
+
+    def __len__(self) -> int:
+        return len(self.query) + len(self.text)
+
+
+Item = str | Sequence[int] | Pair
+"""One input: a text, or token ids that the client made itself (taken as they are); of a Rerank model a `Pair`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +39,14 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model is: shown in `/v1/models`, in status and in the headers of every answer."""
+    """What a loaded model is: shown in `/v1/models`, in status and in the headers of every answer.
+
+    `native_dimensions` is the length of its rows: of a Sparse model the vocabulary's, of a Rerank model the number of
+    labels. `activation` turns a Rerank model's logits into scores (see `scoring`).
+    """
 
     name: str
-    task: str
+    task: Task
     dimensions: int
     native_dimensions: int
     max_tokens: int
@@ -45,6 +60,7 @@ class ModelInfo:
     normalized: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    activation: str = "Identity"
 
 
 class Model(Protocol):
@@ -54,11 +70,14 @@ class Model(Protocol):
     def info(self) -> ModelInfo:
         """What this model is; does not change after load."""
 
-    def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
-        """Token ids of every item, in order, `prompt` put before each text; raises `BadItems` naming each bad index."""
+    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+        """Token ids of every item, in order, `prompt` put before each text; raises `BadItems` naming each bad index.
 
-    def forward(self, batch: Sequence[Encoded]) -> Rows:
-        """Vectors of the batch, shape (len(batch), native_dimensions), float32, C-contiguous."""
+        `input_type` ("query", "document") matters to models that compute one otherwise than the other.
+        """
+
+    def forward(self, batch: Sequence[Encoded]) -> AnyRows:
+        """Rows of the batch as its task has them (see `rows`), in the batch's order; arrays are C-contiguous."""
 
     def peak_mib(self) -> float | None:
         """MiB that the last forward took at its peak beyond the model's own; None where that is not known."""

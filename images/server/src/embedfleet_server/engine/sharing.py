@@ -8,13 +8,12 @@ row (its caller went away, its time ran out), the input is computed on its own, 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from embedfleet_server.engine.cache import Kept, Key, VectorCache
 from embedfleet_server.engine.delivery import Answer
 from embedfleet_server.engine.errors import BadItems, ItemError
 from embedfleet_server.engine.flights import Flight, Joined, Outcome
-from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Pair
+from embedfleet_server.engine.rows import Collected, only
 
 Encode = Callable[[list[Item]], Awaitable[list[Encoded]]]
 Run = Callable[[list[Encoded], Flight], Awaitable[Answer]]
@@ -33,13 +32,19 @@ class Sharing:
         return len(self._under_way)
 
     async def embed(
-        self, info: ModelInfo, prompt: str, items: Sequence[Item], flight: Flight, encode: Encode, run: Run
+        self,
+        info: ModelInfo,
+        how: tuple[str, str | None],
+        items: Sequence[Item],
+        flight: Flight,
+        encode: Encode,
+        run: Run,
     ) -> Answer:
-        """The answer to one request, whose tenant and priority stand in `flight`.
+        """The answer to one request, whose tenant and priority stand in `flight`, prompt and input type in `how`.
 
         `encode` and `run` are asked for the inputs that nobody else computes or has computed.
         """
-        keys = [_key(info, prompt, item) for item in items]
+        keys = [_key(info, how, item) for item in items]
         kept = self.cache.get_many(keys)
         left = [index for index in range(len(items)) if index not in kept] if kept else list(range(len(items)))
         parts = _Parts(info, len(items), dict(kept))
@@ -97,7 +102,7 @@ class Sharing:
         if self.cache.is_on:
             cut = set(answer.truncated)
             self.cache.put_many(
-                (key, Kept(answer.rows[index].copy(), answer.tokens[index], index in cut))
+                (key, Kept(only(answer.rows, index), answer.tokens[index], index in cut))
                 for index, key in enumerate(keys)
                 if index not in answer.errors
             )
@@ -120,22 +125,24 @@ class _Parts:
         for position, index in enumerate(indices):
             error = answer.errors.get(position)
             self.tokens[index] = answer.tokens[position]
-            row = Kept(answer.rows[position], answer.tokens[position], position in cut)
+            row = Kept(only(answer.rows, position), answer.tokens[position], position in cut)
             self.outcomes[index] = row if error is None else replace(error, index=index)
         self.queued, self.computed = max(self.queued, answer.queue_seconds), self.computed + answer.compute_seconds
 
     def answer(self) -> Answer:
         """All of it."""
-        rows: Rows = np.full((self.size, self.info.native_dimensions), np.nan, np.float32)
+        rows = Collected(self.size, self.info.task, self.info.native_dimensions)
         kept = {index: outcome for index, outcome in self.outcomes.items() if isinstance(outcome, Kept)}
         errors = {index: outcome for index, outcome in self.outcomes.items() if isinstance(outcome, ItemError)}
         for index, outcome in kept.items():
-            rows[index] = outcome.row
+            rows.put([index], outcome.row, [0])
+        rows.lose(list(errors))
         self.tokens |= {index: outcome.tokens for index, outcome in kept.items()}
         tokens = [self.tokens.get(index, 0) for index in range(self.size)]
         truncated = sorted(index for index, outcome in kept.items() if outcome.truncated)
-        return Answer(rows, tokens, truncated, errors, self.queued, self.computed, self.info)
+        return Answer(rows.rows(), tokens, truncated, errors, self.queued, self.computed, self.info)
 
 
-def _key(info: ModelInfo, prompt: str, item: Item) -> Key:
-    return (f"{info.name}:{info.fingerprint}", prompt, item if isinstance(item, str) else tuple(item))
+def _key(info: ModelInfo, how: tuple[str, str | None], item: Item) -> Key:
+    asked = item if isinstance(item, str | Pair) else tuple(item)
+    return f"{info.name}:{info.fingerprint}", *how, asked

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from embedfleet_server.engine.errors import ModelLoadFailed
-from embedfleet_server.engine.protocols import Loader, Model, ModelInfo
+from embedfleet_server.engine.protocols import Item, Loader, Model, ModelInfo, Pair
+from embedfleet_server.engine.rows import finite, problem
 from embedfleet_server.engine.workers import Workers
 
 State = Literal["Pending", "Loading", "Ready", "Failed"]
@@ -106,12 +105,15 @@ class Slot:
             self._loading = None
 
     async def _self_test(self, model: Model) -> int:
-        """A known text must give one finite vector of the stated length; it also pays the first forward's cost."""
-        encoded = await self._workers.encode(model, [_KNOWN_TEXT], "")
+        """A known input must give one finite row of the stated length; it also pays the first forward's cost."""
+        info = model.info
+        known: Item = Pair(_KNOWN_TEXT, _KNOWN_TEXT) if info.task == "Rerank" else _KNOWN_TEXT
+        encoded = await self._workers.encode(model, [known], "")
         rows = await self._workers.forward(model, encoded)
-        if rows.shape != (1, model.info.native_dimensions) or not np.isfinite(rows).all():
-            cause = f"its self-test gave shape {rows.shape}, finite: {bool(np.isfinite(rows).all())}"
-            raise ModelLoadFailed(self.config.name, cause)
+        if (wrong := problem(rows, 1, info.task, info.native_dimensions)) is not None:
+            raise ModelLoadFailed(self.config.name, f"its self-test {wrong}")
+        if not finite(rows).all():
+            raise ModelLoadFailed(self.config.name, "its self-test gave a row that is not finite")
         return len(encoded[0].token_ids)
 
     def _on_failure(self, error: Exception) -> None:

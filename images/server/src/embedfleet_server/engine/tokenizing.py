@@ -19,7 +19,13 @@ class _Job:
     model: Model
     items: Sequence[Item]
     prompt: str
+    input_type: str | None
     answer: asyncio.Future[list[Encoded]]
+
+    @property
+    def how(self) -> tuple[str, str | None]:
+        """What calls must agree in to be one."""
+        return self.prompt, self.input_type
 
     @property
     def size(self) -> int:
@@ -35,10 +41,12 @@ class Tokenizing:
         self._waiting: deque[_Job] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+    async def encode(
+        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+    ) -> list[Encoded]:
         """Token ids of the items, in order; raises `BadItems`."""
         loop = asyncio.get_running_loop()
-        job = _Job(model, items, prompt, loop.create_future())
+        job = _Job(model, items, prompt, input_type, loop.create_future())
         if not self._waiting:
             loop.call_soon(self._start)  # once this turn of the loop is over, so that its arrivals meet
         self._waiting.append(job)
@@ -67,7 +75,7 @@ class Tokenizing:
         while self._waiting:
             job = self._waiting[0]
             room -= job.size
-            if job.model is not first.model or job.prompt != first.prompt or room < 0:
+            if job.model is not first.model or job.how != first.how or room < 0:
                 break
             taken.append(self._waiting.popleft())
         return taken
@@ -87,7 +95,7 @@ class Tokenizing:
         """One call for all; False when it failed, so that each has to be tried alone to see whose fault it was."""
         items = [item for job in jobs for item in job.items]
         try:
-            encoded = await self._workers.encode(jobs[0].model, items, jobs[0].prompt)
+            encoded = await self._workers.encode(jobs[0].model, items, *jobs[0].how)
         except Exception:  # noqa: BLE001  # whose fault it was shows when each is tried alone
             return False
         position = 0
@@ -98,7 +106,7 @@ class Tokenizing:
 
     async def _alone(self, job: _Job) -> None:
         try:
-            _answer(job, await self._workers.encode(job.model, job.items, job.prompt))
+            _answer(job, await self._workers.encode(job.model, job.items, *job.how))
         except Exception as error:  # noqa: BLE001  # goes to the caller whose texts they are
             if not job.answer.done():
                 job.answer.set_exception(error)

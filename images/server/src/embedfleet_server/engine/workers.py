@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model
+from embedfleet_server.engine.rows import AnyRows
 
 
 class Workers(Protocol):
@@ -14,10 +15,12 @@ class Workers(Protocol):
     async def load(self, loader: Loader) -> Model:
         """The loaded model."""
 
-    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+    async def encode(
+        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+    ) -> list[Encoded]:
         """`Model.encode`, elsewhere."""
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         """`Model.forward`, on the model's device."""
 
     def close(self) -> None:
@@ -42,11 +45,14 @@ class ThreadWorkers:
         thread.shutdown(wait=False)
         return await loading
 
-    async def encode(self, model: Model, items: Sequence[Item], prompt: str) -> list[Encoded]:
+    async def encode(
+        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+    ) -> list[Encoded]:
         """`Model.encode` in a tokenizer thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, model.encode, items, prompt)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenizing, model.encode, items, prompt, input_type)
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         """`Model.forward` in the thread of its device."""
         return await asyncio.get_running_loop().run_in_executor(self._device(model.info.device), model.forward, batch)
 

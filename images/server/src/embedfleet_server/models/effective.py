@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.model import BaseModel
 from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
 
 from embedfleet.api.models import ModelSpec
 from embedfleet_server.models.dense import normalizes
 from embedfleet_server.models.files import read_json
+from embedfleet_server.models.multi_vector import Expansion
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.store import Weights
 
@@ -25,7 +26,7 @@ def modules(own: list[torch.nn.Module], normalize: bool | None) -> list[torch.nn
     return own
 
 
-def prompts(sentence: SentenceTransformer, spec: ModelSpec) -> dict[str, str]:
+def prompts(sentence: BaseModel, spec: ModelSpec) -> dict[str, str]:
     """Prompts by name."""
     named = spec.prompts.model_dump(exclude_none=True) if spec.prompts is not None else {}
     return {**{name: text or "" for name, text in sentence.prompts.items()}, **named}
@@ -59,6 +60,32 @@ def dimensions(asked: int | None, own: int | None, native: int, trained: tuple[i
     if trained and size not in (*trained, native):
         raise ModelProblem(f"dimensions is {size}; the model can be cut to {', '.join(map(str, trained))}")
     return size
+
+
+def expansion(transformer: Transformer, limit: int) -> Expansion | None:
+    """How a multi-vector model fills up queries; `limit` is the longest input."""
+    asked: Any = transformer.query_expansion
+    if asked is None:
+        return None
+    if asked["length"] > limit:
+        raise ModelProblem(f"its queries are filled up to {asked['length']} tokens, and its longest input has {limit}")
+    tokenizer: Any = transformer.tokenizer
+    if tokenizer.padding_side != "right":
+        raise ModelProblem("its queries are filled up on the left, which is not served")
+    own = (tokenizer.mask_token_id, tokenizer.eos_token_id)
+    token = tokenizer.convert_tokens_to_ids(asked["token"]) if asked["token"] is not None else None
+    known = next(one for one in (token, *own) if one is not None)
+    return Expansion(asked["length"], int(known), asked["attend"], asked["strategy"] == "fixed")
+
+
+def late_lengths(limit: int, query: int | None, document: int | None, expanded: Expansion | None) -> tuple[int, int]:
+    """The longest query and the longest document of a multi-vector model, in tokens.
+
+    `query` and `document` are what its files say, None where nothing.
+    """
+    if expanded is not None:
+        query = expanded.length if expanded.fixed else max(query or limit, expanded.length)
+    return min(query or limit, limit), min(document or limit, limit)
 
 
 def _positions(parts: Iterable[torch.nn.Module]) -> int:

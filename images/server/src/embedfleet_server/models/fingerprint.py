@@ -1,7 +1,8 @@
 """The fingerprint of a vector space: the same fingerprint means vectors that may be compared.
 
-It covers weights, tokenizer, modules, prompts, normalisation, dimensions and the length inputs are cut to; not
-precision, which the hardware may choose. Weights enter by their sha256s, which are kept by path, size and modification
+It covers weights, tokenizer, modules, prompts, normalisation, dimensions and the length inputs are cut to; of tasks
+other than Dense also the task and its settings: activations, pooling, expansion, what is left out. Not precision, which
+the hardware may choose. Weights enter by their sha256s, which are kept by path, size and modification
 time, so that a restart does not read gigabytes again.
 """
 
@@ -37,9 +38,20 @@ class Behaviour:
     max_tokens: int
 
 
-def fingerprint(modules: Sequence[ModuleFiles], behaviour: Behaviour, *, cache: Path) -> str:
-    """32 hex digits that name the vector space. `cache` is a directory for sha256s; it may be read-only."""
-    parts = {"modules": [_module(module, cache) for module in modules], "behaviour": asdict(behaviour)}
+def fingerprint(
+    modules: Sequence[ModuleFiles],
+    behaviour: Behaviour,
+    *,
+    cache: Path,
+    settings: Mapping[str, Any] | None = None,
+) -> str:
+    """32 hex digits that name the vector space. `cache` is a directory for sha256s; it may be read-only.
+
+    `settings` is what else decides rows, of other tasks than Dense; plain JSON values.
+    """
+    parts: dict[str, Any] = {"modules": [_module(module, cache) for module in modules], "behaviour": asdict(behaviour)}
+    if settings is not None:
+        parts["settings"] = dict(settings)
     return hashlib.sha256(_canonical(parts)).hexdigest()[:_DIGITS]
 
 

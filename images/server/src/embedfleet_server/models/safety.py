@@ -9,9 +9,14 @@ from typing import Any
 
 from embedfleet_server.models.files import check_whole, parsed, read_json
 from embedfleet_server.models.problems import ModelProblem
+from embedfleet_server.models.tasks import PYLATE_DENSE
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
-_TRANSFORMER = "sentence_transformers.models.Transformer"
+_OWN = "sentence_transformers."
+_TRANSFORMER = f"{_OWN}models.Transformer"
+_TRANSFORMERS = ("Transformer", "MLMTransformer")  # the second is the first with another head, under its old name
+_WEIGHTED = (*_TRANSFORMERS, "Dense", "SparseAutoEncoder", "SparseStaticEmbedding")
+_SPLADES = tuple([kind, "SpladePooling"] for kind in _TRANSFORMERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +31,11 @@ class ModuleFiles:
 def check(directory: Path) -> list[ModuleFiles]:
     """The modules of a sentence-transformers directory, in order, all files whole; `ModelProblem` where not."""
     _check_is_model(directory)
-    _check_task(directory)
-    modules = [_module(directory, line) for line in _module_lines(directory)]
-    if modules[0].kind != "Transformer":
+    lines = _module_lines(directory)
+    if len(lines) == 1 and lines[0]["type"].rpartition(".")[2] == "Router":
+        lines = _routed(directory / lines[0]["path"], lines[0]["path"])
+    modules = [_module(directory, line) for line in lines]
+    if modules[0].kind not in _TRANSFORMERS:
         raise ModelProblem(f"its first module is a {modules[0].kind}, where only a Transformer is served")
     _check_transformer(modules[0])
     return modules
@@ -41,13 +48,6 @@ def _check_is_model(directory: Path) -> None:
         raise ModelProblem(f"{directory} is a file; the source must be a directory in sentence-transformers' layout")
     if not (directory / "modules.json").is_file() and not (directory / "config.json").is_file():
         raise ModelProblem(f"directory {directory} holds no model: neither modules.json nor config.json is there")
-
-
-def _check_task(directory: Path) -> None:
-    """Sparse, multi-vector and rerank models have vectors or scores of another shape."""
-    kind = read_json(directory / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
-    if kind != "SentenceTransformer":
-        raise ModelProblem(f"it is a {kind}; only dense models (SentenceTransformer) are served")
 
 
 def _module_lines(directory: Path) -> list[dict[str, Any]]:
@@ -64,16 +64,46 @@ def _is_line(line: Any) -> bool:
     return isinstance(line, dict) and isinstance(line.get("type"), str) and isinstance(line.get("path"), str)
 
 
+def _routed(folder: Path, path: str) -> list[dict[str, Any]]:
+    """The modules of a sparse model that looks up the words of a query and computes those of a document.
+
+    The transformer comes first. Any other way to route inputs is refused, the Router itself by `_module`.
+    """
+    config = read_json(folder / "router_config.json")
+    types, routes = config.get("types"), config.get("structure")
+    if not isinstance(types, dict) or not isinstance(routes, dict):
+        raise ModelProblem(f"{folder} holds no router_config.json with types and structure")
+    kinds = {name: [_last(types.get(one)) for one in own] for name, own in routes.items() if isinstance(own, list)}
+    if kinds.get("query") != ["SparseStaticEmbedding"] or kinds.get("document") not in _SPLADES or len(routes) != 2:
+        return [{"type": f"{_OWN}Router", "path": path}]
+    if (settings := config.get("parameters")) and settings.get("route_mappings"):
+        raise ModelProblem("its Router has route_mappings, which are not served")
+    ids = [*routes["document"], *routes["query"]]
+    return [{"type": types[one], "path": str(Path(path) / one)} for one in ids]
+
+
+def _last(name: Any) -> str:
+    return name.rpartition(".")[2] if isinstance(name, str) else ""
+
+
 def _module(directory: Path, line: dict[str, Any]) -> ModuleFiles:
     kind = line["type"].rpartition(".")[2]
-    if not line["type"].startswith("sentence_transformers."):
+    if not line["type"].startswith(_OWN) and line["type"] != PYLATE_DENSE:
         raise ModelProblem(f"its module {line['type']} is code of its own; only sentence-transformers' modules are run")
     if kind in ("Asym", "Router"):
         raise ModelProblem(f"its {kind} sends queries and documents through different modules, which is not served")
+    if kind == "LogitScore":
+        raise ModelProblem(
+            "it is a reranker made of a language model; only those with a classification head are served"
+        )
+    if kind == "SparseStaticEmbedding" and "path" in read_json(directory / line["path"] / "config.json"):
+        raise ModelProblem(
+            "its weights of words are in another file (path in config.json); only safetensors are loaded"
+        )
     folder = directory / line["path"]
     if ".." in Path(line["path"]).parts or Path(line["path"]).is_absolute():
         raise ModelProblem(f"modules.json names the folder {line['path']!r}, outside the model's directory")
-    return ModuleFiles(kind, folder, _weights(folder, required=kind in ("Transformer", "Dense")))
+    return ModuleFiles(kind, folder, _weights(folder, required=kind in _WEIGHTED))
 
 
 def _weights(folder: Path, *, required: bool) -> tuple[Path, ...]:

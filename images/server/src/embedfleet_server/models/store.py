@@ -15,8 +15,9 @@ from embedfleet_server.models.safety import check
 Fetch = Callable[[str, str, Path], Path]
 """Brings repository, revision into the store; returns the snapshot's directory."""
 
-# What a model needs, so that no pickle, ONNX or OpenVINO export is fetched beside it.
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+# What a model needs, so that no pickle, ONNX or OpenVINO export is fetched beside it; artifact.metadata is Stanford's
+# ColBERT's.
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "artifact.metadata"]
 _UNWANTED = ["onnx/*", "openvino/*"]
 
 

@@ -7,10 +7,11 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 from embedfleet_server.engine.errors import BadItems, ItemError
-from embedfleet_server.engine.protocols import Encoded, Item
+from embedfleet_server.engine.protocols import Encoded, Item, Pair
 from embedfleet_server.models.problems import ModelProblem
 
 _CODE = "invalid_input"
+_NO_UNICODE = "the text holds a lone surrogate, which is no Unicode character"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,13 @@ class Prompted(Encoded):
     prompt_length: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Paired(Encoded):
+    """A pair whose model tells the two texts apart by token types, one for each token."""
+
+    type_ids: Sequence[int] = ()
+
+
 class Tokenizing:
     """A model's tokenizer with its truncation fixed; may be used by several threads at once.
 
@@ -27,8 +35,18 @@ class Tokenizing:
     two threads cannot do at once.
     """
 
-    def __init__(self, tokenizer: Any, *, max_tokens: int, vocabulary: int, excludes_prompt: bool) -> None:
-        self._tokenizer = _copy(tokenizer, max_tokens)
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_tokens: int,
+        vocabulary: int,
+        excludes_prompt: bool = False,
+        adds_special: bool = True,
+    ) -> None:
+        """`adds_special`: whether a text gets the tokenizer's special tokens."""
+        self._tokenizer = _single(tokenizer, max_tokens)
+        self._adds_special = adds_special
         self._special = frozenset(tokenizer.all_special_ids)
         self.max_tokens = max_tokens
         self.vocabulary = vocabulary
@@ -42,30 +60,28 @@ class Tokenizing:
         OpenAI's servers do. Raises `BadItems` naming every item that cannot be embedded.
         """
         texts = [prompt + item for item in items if isinstance(item, str)]
-        errors: list[ItemError] = []
         encodings = iter(self._encodings(texts))
         prompt_length = self._prompt_length(prompt) if self._excludes_prompt and texts else 0
-        result: list[Encoded] = []
-        for index, item in enumerate(items):
-            made = self._from_text(next(encodings), prompt_length) if isinstance(item, str) else self._from_ids(item)
-            if isinstance(made, str):
-                errors.append(ItemError(index, _CODE, made))
-            else:
-                result.append(made)
-        if errors:
-            raise BadItems(errors)
-        return result
+        return _checked(
+            [
+                self._from_text(next(encodings), prompt_length) if isinstance(item, str) else self._from_ids(item)
+                for item in items
+            ]
+        )
 
     def _encodings(self, texts: list[str]) -> Sequence[Encoding | None]:
         """One encoding per text; `None` for a text that is no Unicode, which only shows when the tokenizer meets it."""
         try:
-            return self._tokenizer.encode_batch_fast(texts)
+            return self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._adds_special)
         except (TypeError, UnicodeEncodeError):
-            return [self._tokenizer.encode(text) if _is_unicode(text) else None for text in texts]
+            return [self._one(text) if is_unicode(text) else None for text in texts]
+
+    def _one(self, text: str) -> Encoding:
+        return self._tokenizer.encode(text, add_special_tokens=self._adds_special)
 
     def _from_text(self, encoding: Encoding | None, prompt_length: int) -> Encoded | str:
         if encoding is None:
-            return "the text holds a lone surrogate, which is no Unicode character"
+            return _NO_UNICODE
         ids = encoding.ids
         if not ids:
             return "the text has no tokens"
@@ -74,7 +90,9 @@ class Tokenizing:
             return Prompted(ids, truncated, prompt_length)
         return Encoded(ids, truncated)
 
-    def _from_ids(self, ids: Sequence[int]) -> Encoded | str:
+    def _from_ids(self, ids: Sequence[int] | Pair) -> Encoded | str:
+        if isinstance(ids, Pair):
+            return "is a pair of texts, which only a Rerank model takes"
         if not ids:
             return "the list of token ids is empty"
         if min(ids) < 0 or max(ids) >= self.vocabulary:
@@ -90,22 +108,73 @@ class Tokenizing:
         return self._prompt_lengths[prompt]
 
 
-def _copy(tokenizer: Any, max_tokens: int) -> Tokenizer:
+class PairTokenizing:
+    """A reranker's tokenizer: both texts in one input, the longer of them cut first."""
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int, vocabulary: int) -> None:
+        self._tokenizer = _cut(_copy(tokenizer), tokenizer, max_tokens, is_pair=True)
+        self._types = "token_type_ids" in tokenizer.model_input_names
+        self.max_tokens = max_tokens
+        self.vocabulary = vocabulary
+
+    def encode(self, items: Sequence[Item], prompt: str) -> list[Encoded]:
+        """Token ids of every pair, in order; `prompt` is put before each query. Raises `BadItems`."""
+        pairs = [(prompt + item.query, item.text) for item in items if isinstance(item, Pair)]
+        encodings = iter(self._encodings(pairs))
+        return _checked(
+            [
+                self._from_pair(next(encodings)) if isinstance(item, Pair) else "must be a pair of a query and a text"
+                for item in items
+            ]
+        )
+
+    def _encodings(self, pairs: list[tuple[str, str]]) -> Sequence[Encoding | None]:
+        try:
+            return self._tokenizer.encode_batch_fast(pairs)
+        except (TypeError, UnicodeEncodeError):
+            return [self._tokenizer.encode(*pair) if all(map(is_unicode, pair)) else None for pair in pairs]
+
+    def _from_pair(self, encoding: Encoding | None) -> Encoded | str:
+        if encoding is None:
+            return _NO_UNICODE
+        truncated = len(encoding.ids) >= self.max_tokens and bool(encoding.overflowing)
+        return Paired(encoding.ids, truncated, encoding.type_ids) if self._types else Encoded(encoding.ids, truncated)
+
+
+def _checked(made: Sequence[Encoded | str]) -> list[Encoded]:
+    """What was made of each item; where it is a text, that says what is wrong with the item."""
+    errors = [ItemError(index, _CODE, one) for index, one in enumerate(made) if isinstance(one, str)]
+    if errors:
+        raise BadItems(errors)
+    return [one for one in made if isinstance(one, Encoded)]
+
+
+def _single(tokenizer: Any, max_tokens: int) -> Tokenizer:
+    own = _copy(tokenizer)
+    if any(own.encode("probe").type_ids):
+        raise ModelProblem("its tokenizer marks single texts with token types other than 0, which are not passed on")
+    return _cut(own, tokenizer, max_tokens, is_pair=False)
+
+
+def _copy(tokenizer: Any) -> Tokenizer:
     if not getattr(tokenizer, "is_fast", False):
         raise ModelProblem(f"its tokenizer {type(tokenizer).__name__} has no fast (Rust) form")
     own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     own.encode_special_tokens = tokenizer.backend_tokenizer.encode_special_tokens
     own.no_padding()
     own.no_truncation()
-    if any(own.encode("probe").type_ids):
-        raise ModelProblem("its tokenizer marks single texts with token types other than 0, which are not passed on")
-    if max_tokens <= own.num_special_tokens_to_add(is_pair=False):
+    return own
+
+
+def _cut(own: Tokenizer, tokenizer: Any, max_tokens: int, *, is_pair: bool) -> Tokenizer:
+    if max_tokens <= own.num_special_tokens_to_add(is_pair=is_pair):
         raise ModelProblem(f"maxTokens {max_tokens} leaves no room for a text beside the special tokens")
     own.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
     return own
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether the text can be encoded: lone surrogates cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,0 +1,119 @@
+"""What the tasks share: the modules on their device, batches cut into pieces, padding."""
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.sentence_transformer.modules import Normalize
+
+from embedfleet_server.engine.protocols import Encoded
+from embedfleet_server.models import layout
+from embedfleet_server.models.memory import Peaks
+from embedfleet_server.models.tokenizing import Prompted
+
+Modules = Sequence[torch.nn.Module]
+Features = dict[str, torch.Tensor]
+
+
+class Forward:
+    """The modules of a model on their device, called one after the other."""
+
+    def __init__(self, modules: Modules, *, device: str, pad: int, limits: layout.Limits | None = None) -> None:
+        """`limits` say how a batch is cut on this device; unset, as on a CPU, and on a GPU not at all."""
+        self._modules = tuple(modules)
+        self._device = torch.device(device)
+        self._pad = pad
+        self.peaks = Peaks(device, self._modules)
+        self._limits = limits if limits is not None or self.pads else layout.CPU
+
+    @property
+    def pads(self) -> bool:
+        """Whether a batch costs its padded tokens; on a CPU, cut into pieces of like length, it costs what it holds."""
+        return self._device.type != "cpu"
+
+    def cut(self, batch: Sequence[Encoded]) -> Iterable[list[int]]:
+        """Indices of `batch` in pieces for one call each, all of a piece of one kind.
+
+        On a CPU a piece is worth cutting off as soon as it saves padding; on a GPU the whole batch goes at once.
+        """
+        for group in self._groups(batch):
+            if self._limits is None:
+                yield group
+                continue
+            lengths = [len(batch[index].token_ids) for index in group]
+            for piece in layout.pieces(lengths, self._limits):
+                yield [group[place] for place in piece]
+
+    def pieces(self, batch: Sequence[Encoded]) -> Iterator[list[int]]:
+        """The same, while the memory that is taken from the first to the last is measured."""
+        self.peaks.begin()
+        yield from self.cut(batch)
+        self.peaks.end()
+
+    def peak_mib(self) -> float | None:
+        """What the last batch took of its device's memory beyond the weights; None before the first."""
+        return self.peaks.last_mib
+
+    @torch.inference_mode()
+    def run(self, piece: Sequence[Encoded]) -> Features:
+        """What the modules make of inputs of one kind, padded to the longest."""
+        features = self.features(piece)
+        given = self.given(piece)
+        for module in self._modules[:-1]:
+            features = _call(module, features, given)
+        last = self._modules[-1]
+        if isinstance(last, Normalize):  # in bfloat16 lengths would be off by up to 0.4 %, and dot products with them
+            features[last.module_input_name] = features[last.module_input_name].float()
+        return _call(last, features, given)
+
+    def close(self) -> None:
+        """Drop the modules; on a GPU give their memory back to the driver."""
+        self._modules = ()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def kind(self, encoded: Encoded) -> Hashable:
+        """Inputs of one kind may share a call. Pooling that leaves the prompt out takes one prompt length per call."""
+        return _prompt_length(encoded)
+
+    def given(self, piece: Sequence[Encoded]) -> Mapping[str, Any]:
+        """Arguments for those modules that take them."""
+        return {}
+
+    def features(self, piece: Sequence[Encoded]) -> Features:
+        """Padding goes to the right for every model, so that positions do not depend on who shares the batch.
+
+        That is what sentence-transformers computes for a text alone; pooling finds the last token by the mask.
+        """
+        ids = self.tensor([encoded.token_ids for encoded in piece], self._pad)
+        self.peaks.piece(ids.numel())
+        lengths = np.array([[len(encoded.token_ids)] for encoded in piece])
+        mask = (np.arange(ids.shape[1]) < lengths).astype(np.int64)
+        features = {"input_ids": ids, "attention_mask": torch.from_numpy(mask).to(self._device)}
+        if prompt_length := _prompt_length(piece[0]):
+            features["prompt_length"] = torch.tensor([prompt_length])
+        return features
+
+    def tensor(self, rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+        """Whole numbers (n, longest) on the device, `pad` after the end of each row."""
+        made = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
+        for index, row in enumerate(rows):
+            made[index, : len(row)] = row
+        return torch.from_numpy(made).to(self._device)
+
+    def _groups(self, batch: Sequence[Encoded]) -> list[list[int]]:
+        groups: dict[Hashable, list[int]] = {}
+        for index, encoded in enumerate(batch):
+            groups.setdefault(self.kind(encoded), []).append(index)
+        return list(groups.values())
+
+
+def _prompt_length(encoded: Encoded) -> int:
+    return encoded.prompt_length if isinstance(encoded, Prompted) else 0
+
+
+def _call(module: torch.nn.Module, features: Features, given: Mapping[str, Any]) -> Features:
+    wanted: Any = getattr(module, "forward_kwargs", ())
+    made: Features = module(features, **{name: given[name] for name in wanted if name in given})
+    return made
