@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
@@ -39,12 +39,20 @@ class Process:
         assert self.running.stdout is not None
         return next(line for line in self.running.stdout if words in line)
 
-    def ask(self, method: str, path: str, body: Any = None, *, observe: bool = False) -> tuple[HTTPResponse, Any]:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        observe: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[HTTPResponse, Any]:
         """One request on a connection of its own."""
         address = urlsplit(self.record.observe_url if observe else self.record.url)
         connection = HTTPConnection(address.hostname or "", address.port, timeout=60)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body))
+            connection.request(method, path, None if body is None else json.dumps(body), dict(headers or {}))
             response = connection.getresponse()
             return response, json.loads(response.read())
         finally:
@@ -68,16 +76,28 @@ class Process:
 
 
 @contextmanager
-def process(directory: Path, *arguments: str, models: Sequence[Any] = (), module: str = FAKE) -> Iterator[Process]:
-    """`python -m module` on free ports, announcing; killed at the end if it still runs. `models`: of the manifest."""
+def process(
+    directory: Path,
+    *arguments: str,
+    models: Sequence[Any] = (),
+    module: str = FAKE,
+    extra: Mapping[str, str] | None = None,
+    drain: Mapping[str, int] | None = None,
+) -> Iterator[Process]:
+    """`python -m module` on free ports, announcing; killed at the end if it still runs.
+
+    `models` and `drain` are the manifest's, `extra` goes into its environment.
+    """
     gate, runtime = directory / "gate", directory / "run"
     os.mkfifo(gate)
     given = list(models) or [{"name": "semantic", "source": {"path": "unused"}}]
-    (directory / "models.json").write_text(json.dumps({"service": "fleet", "gpuCount": 0, "models": given}))
+    settings = {"service": "fleet", "gpuCount": 0, "models": given, "drain": dict(drain or {})}
+    (directory / "models.json").write_text(json.dumps(settings))
     (directory / "batching.json").write_text("{}")
     command = [sys.executable, "-m", module, "--settings", str(directory), "--runtime", str(runtime)]
     options = ["--announce", "--port", "0", *arguments]
-    environ = os.environ | {"FAKE_GATE": str(gate), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    environ = os.environ | {"FAKE_GATE": str(gate), "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"} | dict(extra or {})
     with subprocess.Popen(
         [*command, *options], cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:

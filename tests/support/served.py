@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from embedfleet.api import Batching, BatchingSettings
+from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import Server
 from embedfleet_server.app.tuning import Tuning
@@ -91,6 +93,8 @@ async def serving(
     limits: Limits | None = None,
     lazy: bool = False,
     wait: bool = True,
+    keys: Keys | None = None,
+    tls: ssl.SSLContext | None = None,
     **batching: Any,
 ) -> AsyncGenerator[Served]:
     """A server on free ports, its models loaded (if `wait`); stopped at the end, nothing left behind."""
@@ -100,7 +104,7 @@ async def serving(
     metrics = Metrics()
     settings = BatchingSettings(generation=7, batching=Batching(**batching))
     engine = Engine("fleet", configs, settings, observer=metrics)
-    server = Server(engine, metrics, Tuning(engine, Path("no-such-directory")), limits or Limits())
+    server = Server(engine, metrics, Tuning(engine, Path("no-such-directory")), limits or Limits(), keys=keys, tls=tls)
     ports = await server.start("127.0.0.1", 0, 0)
     async with aiohttp.ClientSession() as session:
         served = Served(server, engine, gate, session, "127.0.0.1", *ports)

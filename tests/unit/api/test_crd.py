@@ -123,7 +123,7 @@ def test_rules_of_every_type_reach_the_schema() -> None:
     }
     models = ("spec", "models", 0)
     batching = {("spec", "batching"), ("spec", "batching", "health"), (*models, "batching")}
-    assert set(ruled) == {(), ("spec",), models, (*models, "source")} | batching
+    assert set(ruled) == {(), ("spec",), ("spec", "drain"), models, (*models, "source")} | batching
     spec = [(rule["rule"], rule["message"]) for rule in ruled["spec",]]
     assert spec == [(rule.expression, rule.message) for rule in EmbeddingServiceSpec.cel_rules]
 

@@ -15,14 +15,18 @@ from typing import NoReturn
 
 from embedfleet.api.local import LocalRecord, private_directory, remove_record, runtime_directory, write_record
 from embedfleet.api.models import ModelSpec
+from embedfleet.api.service import Drain
 from embedfleet_server.app import announce, logs, watching
 from embedfleet_server.app.collecting import Collecting
-from embedfleet_server.app.control import ControlSocket
+from embedfleet_server.app.keys import Keys
+from embedfleet_server.app.leaving import DrainableSocket, lame_duck
+from embedfleet_server.app.lifecycle import AT_ONCE, LameDuck
 from embedfleet_server.app.memory import host
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import CannotListen, Server
 from embedfleet_server.app.settings import Settings, WrongSettings, load
 from embedfleet_server.app.signals import StopSignal
+from embedfleet_server.app.tls import Tls, WrongPair
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.batching.pressure import Reading
 from embedfleet_server.config import Config
@@ -56,7 +60,7 @@ def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
     stop.install()
     try:
         asyncio.run(_serve(config, settings, loader_of, stop))
-    except (CannotListen, OSError) as error:  # OSError: the record cannot be written
+    except (CannotListen, WrongPair, OSError) as error:  # OSError: the record cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
@@ -78,6 +82,9 @@ def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
         store=given.store.expanduser(),
         offline=environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
         threads=given.threads,
+        api_keys=given.api_keys,
+        tls=given.tls,
+        in_pod="KUBERNETES_SERVICE_HOST" in environ,
         announce=given.announce,
         runtime=given.runtime,
     )
@@ -109,6 +116,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--store", type=Path, default=store, help="local weight store ($EMBEDFLEET_STORE, %(default)s)")
     add("--threads", type=_threads, help="threads of a forward on the CPU (as torch chooses)")
     add("--runtime", type=Path, default=runtime, help="directory of the records of local servers (%(default)s)")
+    add("--api-keys", type=Path, metavar="DIR", help="files of API keys, one for each tenant (none: no key is asked)")
+    add("--tls", type=Path, metavar="DIR", help="directory with tls.crt and tls.key (none: plain HTTP)")
     add("--announce", action="store_true", help="print what runs, and let the SDK find it")
     return parser
 
@@ -132,17 +141,19 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
     metrics, collecting = Metrics(), Collecting()
     engine = build_engine(settings, metrics, loader_of, collecting)
     tuning = Tuning(engine, config.settings)
-    server = Server(engine, metrics, tuning, config.limits)
+    keys = None if config.api_keys is None else Keys(config.api_keys)
+    tls = None if config.tls is None else Tls(config.tls)
+    server = Server(engine, metrics, tuning, config.limits, keys=keys, tls=None if tls is None else tls.context)
     ports = await server.start(config.host, config.port, config.observe_port)
     record = _record(config, settings, *ports)
     _log.info("listening url=%s observe_url=%s service=%s", record.url, record.observe_url, record.service)
     tell = announce.say if config.announce else announce.say_nothing
-    tasks = [
-        asyncio.create_task(announce.tell_start(engine, record, began, tell)),
-        asyncio.create_task(tuning.watch()),
-        asyncio.create_task(watching.watch(engine, collecting.between)),
-    ]
-    control = ControlSocket(engine, tuning, _socket(config, settings))
+    watched = [watcher.watch() for watcher in (tuning, keys, tls) if watcher is not None]
+    looking = watching.watch(engine, collecting.between)
+    running = [announce.tell_start(engine, record, began, tell), looking, *watched]
+    tasks = [asyncio.create_task(work) for work in running]
+    control = DrainableSocket(engine, tuning, _socket(config, settings), stop)
+    times = AT_ONCE  # what fails here leaves at once
     collecting.start()
     try:
         private_directory(config.runtime)
@@ -150,14 +161,23 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
         if config.announce:
             write_record(config.runtime, record)
         await stop.wait()
+        times = lame_duck_of(settings.models.drain, in_pod=config.in_pod)
     finally:
+        await _leave(server, settings.models.drain.request_seconds, times, tell)
         for task in tasks:
             task.cancel()
-        await _leave(server, settings.models.drain.request_seconds, tell)
+        control.drained()
         await control.stop()
         collecting.stop()
         if config.announce:
             remove_record(config.runtime, record)
+
+
+def lame_duck_of(drain: Drain, *, in_pod: bool) -> LameDuck:
+    """How long a leaving server still serves: not at all outside a pod, where nobody routes to it by endpoints."""
+    if not in_pod:
+        return AT_ONCE
+    return LameDuck(propagation=drain.propagation_seconds, quiet=drain.quiet_seconds, most=drain.max_lame_duck_seconds)
 
 
 def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf, collecting: Collecting) -> Engine:
@@ -186,11 +206,12 @@ def readings() -> Mapping[str, Reading]:
 
 
 def _record(config: Config, settings: Settings, port: int, observe_port: int) -> LocalRecord:
+    scheme = "http" if config.tls is None else "https"
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104  # what others dial
     return LocalRecord(
         service=settings.models.service,
         pid=os.getpid(),
-        url=f"http://{host}:{port}",
+        url=f"{scheme}://{host}:{port}",
         observe_url=f"http://{host}:{observe_port}",
         socket=str(_socket(config, settings)),
         models=[spec.name for spec in settings.models.models],
@@ -201,7 +222,8 @@ def _socket(config: Config, settings: Settings) -> Path:
     return config.runtime / f"{settings.models.service}.sock"
 
 
-async def _leave(server: Server, seconds: float, tell: Callable[[str], None]) -> None:
+async def _leave(server: Server, seconds: float, times: LameDuck, tell: Callable[[str], None]) -> None:
+    await lame_duck(server.lifecycle, times)
     _log.info("draining: new requests are refused, accepted ones finished limit_seconds=%d", seconds)
     tell("draining: new requests are refused, accepted ones are finished …")
     farewell = await server.drain(seconds)

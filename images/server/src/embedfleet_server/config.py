@@ -12,8 +12,16 @@ class Limits:
     """Largest body."""
     text_characters: int = 1_000_000
     """Longest text (and longest list of token ids): far past any model's limit, short of holding a tokenizer up."""
+    total_characters: int = 16_000_000
+    """Most characters of all texts of a request together (and token ids of all its lists): past any real batch."""
+    head_seconds: float = 15.0
+    """From the first byte of a request to the end of its headers; then the connection is closed without an answer."""
     body_silence_seconds: float = 30.0
     """Longest pause within a body; then 408."""
+    body_bytes_per_second: int = 16 * 1024
+    """Least rate of a body once `body_silence_seconds` have passed: a slow phone line, not a dripper."""
+    connection_seconds: float = 600.0
+    """A connection is retired at this age (10 % more or less), so that new replicas get their share of the clients."""
     keepalive_seconds: float = 75.0
     """An idle connection is closed after this; longer than a proxy's usual 60 s, so that the proxy closes first."""
     lingering_seconds: float = 5.0
@@ -39,6 +47,12 @@ class Config:
     """Never ask a hub."""
     threads: int | None = None
     """Threads of a forward on the CPU; None leaves it to torch."""
+    api_keys: Path | None = None
+    """Directory of key files, one for each tenant; None asks for no key."""
+    tls: Path | None = None
+    """Directory with `tls.crt` and `tls.key`; None serves plain HTTP."""
+    in_pod: bool = False
+    """Whether this is a Kubernetes pod: only there does traffic need time to find its way elsewhere."""
     announce: bool = False
     """Print a banner, and write the record by which the SDK finds this server."""
     runtime: Path

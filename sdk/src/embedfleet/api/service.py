@@ -32,8 +32,22 @@ class Gpu(ContractModel):
 class Drain(ContractModel):
     """How a server leaves."""
 
+    propagation_seconds: Annotated[int, Field(ge=0, le=3600)] = 15
+    """A leaving pod serves on for at least so long, until no router sends to it any more; 0 on a laptop."""
+    quiet_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
+    """After that it serves on until no request has come for so long."""
+    max_lame_duck_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
+    """Longest that a leaving pod serves on, requests or not."""
     request_seconds: Annotated[int, Field(ge=1, le=86_400)] = 30
     """Longest that a leaving server works on what it has accepted."""
+
+    cel_rules = (
+        Rule(
+            "self.propagationSeconds <= self.maxLameDuckSeconds",
+            "drain.propagationSeconds must be at most drain.maxLameDuckSeconds",
+            lambda self: self.get("propagationSeconds", 15) <= self.get("maxLameDuckSeconds", 30),
+        ),
+    )
 
 
 class Metadata(ContractModel):

@@ -1,8 +1,8 @@
-"""From vectors to bytes: OpenAI's JSON with floats or base64, or the array itself as an .npy file."""
+"""From vectors to bytes: OpenAI's JSON with floats or base64, bare JSON arrays, or the array itself as an .npy file."""
 
 import binascii
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
@@ -10,15 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from embedfleet_server.app.dimensions import shrink
+from embedfleet_server.app.dimensions import shrink, unit
 from embedfleet_server.app.errors import item_errors
 from embedfleet_server.app.outcome import Outcome
 from embedfleet_server.engine.protocols import Rows
 
 NPY = "application/x-npy"
-Format = Literal["float", "base64", "npy"]
-_LARGE: Mapping[Format, int] = {"float": 64 * 1024, "base64": 1024 * 1024, "npy": 4 * 1024 * 1024}
-"""Bytes of vectors whose encoding takes the better part of a millisecond (measured); more leaves the event loop."""
+JSON = "application/json"
+Format = Literal["float", "base64", "npy", "arrays"]
 _ROWS_AT_ONCE = 64  # orjson holds the GIL; between pieces of this size the event loop gets its turn
 _HEADER_BYTES = 6000  # clients take header fields up to 8 KiB
 
@@ -41,18 +40,22 @@ def wanted(accept: str | None, encoding: Literal["float", "base64"]) -> Format:
 
 def is_large(outcome: Outcome, dimensions: int, kind: Format) -> bool:
     """Whether encoding takes long enough to be done off the event loop."""
-    return len(outcome.rows) * dimensions * 4 > _LARGE[kind]
+    return len(outcome.rows) * dimensions * 4 > ENCODERS[kind].large
 
 
-def encode(outcome: Outcome, dimensions: int, kind: Format) -> Encoded:
-    """The answer in one of the formats, vectors cut to `dimensions`."""
-    rows = shrink(outcome.rows, dimensions, normalized=outcome.info.normalized)
-    headers = _headers(outcome)
-    if kind != "npy":
-        return Encoded(_json(outcome, rows, kind), "application/json", headers)
-    if outcome.errors:
-        headers |= _errors_headers(outcome)
-    return Encoded(npy(rows), NPY, headers)
+def encode(outcome: Outcome, dimensions: int, kind: Format, *, normalize: bool | None = None) -> Encoded:
+    """The answer in one of the formats, vectors cut to `dimensions`; `normalize` gives length 1 to any model's."""
+    rows = finished(outcome, dimensions, normalize=normalize)
+    encoder = ENCODERS[kind]
+    body, more = encoder.make(outcome, rows)
+    return Encoded(body, encoder.content_type, _headers(outcome) | more)
+
+
+def finished(outcome: Outcome, dimensions: int, *, normalize: bool | None) -> Rows:
+    """The rows as they are answered, (n, dimensions) float32."""
+    info = outcome.info
+    rows = shrink(outcome.rows, dimensions, normalized=info.normalized)
+    return unit(rows) if normalize and not info.normalized else rows
 
 
 def npy(rows: Rows) -> bytes:
@@ -83,6 +86,21 @@ def _headers(outcome: Outcome) -> dict[str, str]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.3f}"
+
+
+def _npy_answer(outcome: Outcome, rows: Rows) -> tuple[bytes, dict[str, str]]:
+    return npy(rows), _errors_headers(outcome) if outcome.errors else {}
+
+
+def _arrays_answer(outcome: Outcome, rows: Rows) -> tuple[bytes, dict[str, str]]:
+    """text-embeddings-inference's shape: a list of vectors and nothing beside it."""
+    starts = range(0, len(rows), _ROWS_AT_ONCE)
+    pieces = (orjson.dumps(rows[i : i + _ROWS_AT_ONCE], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] for i in starts)
+    return b"".join((b"[", b",".join(pieces), b"]")), {}
+
+
+def _openai_answer(kind: Literal["float", "base64"]) -> "Make":
+    return lambda outcome, rows: (_json(outcome, rows, kind), {})
 
 
 def _json(outcome: Outcome, rows: Rows, kind: Literal["float", "base64"]) -> bytes:
@@ -132,3 +150,25 @@ def _errors_headers(outcome: Outcome) -> dict[str, str]:
 def _ascii(value: object) -> str:
     """JSON in printable ASCII alone, as a header needs it; orjson writes UTF-8."""
     return json.dumps(value, separators=(",", ":"))
+
+
+Make = Callable[[Outcome, Rows], tuple[bytes, dict[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """One format. `large` bytes of vectors take the better part of a millisecond (measured); more leaves the loop."""
+
+    content_type: str
+    large: int
+    make: Make
+    """The body, and headers beside those of every answer."""
+
+
+ENCODERS: Mapping[Format, Encoder] = {
+    "float": Encoder(JSON, 64 * 1024, _openai_answer("float")),
+    "base64": Encoder(JSON, 1024 * 1024, _openai_answer("base64")),
+    "npy": Encoder(NPY, 4 * 1024 * 1024, _npy_answer),
+    "arrays": Encoder(JSON, 64 * 1024, _arrays_answer),
+}
+"""Every output there is; another one is one more row."""

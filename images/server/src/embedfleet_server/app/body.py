@@ -14,8 +14,9 @@ async def read(request: web.Request, limits: Limits) -> bytes:
     _check_headers(request, limits)
     await _continue(request)
     chunks: list[bytes] = []
-    size = 0
-    while chunk := await _chunk(request, limits.body_silence_seconds):
+    size, loop = 0, asyncio.get_running_loop()
+    began = loop.time()
+    while chunk := await _chunk(request, patience(size, loop.time() - began, limits)):
         chunks.append(chunk)
         size += len(chunk)
         if size > limits.body_bytes:
@@ -23,6 +24,12 @@ async def read(request: web.Request, limits: Limits) -> bytes:
     if not size:
         raise InvalidRequest("the request has no body")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def patience(size: int, elapsed: float, limits: Limits) -> float:
+    """Seconds to wait for more of a body of which `size` bytes came within `elapsed` seconds."""
+    earned = limits.body_silence_seconds + size / limits.body_bytes_per_second
+    return max(0.0, min(limits.body_silence_seconds, earned - elapsed))
 
 
 async def ignore_expect(_: web.Request) -> None:
@@ -50,7 +57,9 @@ async def _chunk(request: web.Request, silence: float) -> bytes:
             return await request.content.readany()
     except TimeoutError as error:
         request.content.feed_eof()  # nothing more will come, so aiohttp need not linger for it
-        raise BodyTimeout(f"the body stopped coming: nothing for {silence:g} s") from error
+        raise BodyTimeout(
+            f"the body stopped coming, or came too slowly: nothing more within {silence:.3g} s"
+        ) from error
     except web.RequestPayloadError as error:
         raise InvalidRequest("the body does not follow HTTP's framing") from error
 

@@ -12,14 +12,17 @@ def allowed(info: ModelInfo) -> list[int]:
     return sorted({info.native_dimensions, info.dimensions, *trained}, reverse=True)
 
 
-def choose(info: ModelInfo, requested: int | None) -> int:
-    """Length of the vectors to answer with; `InvalidRequest` names what the model can give instead."""
+def choose(info: ModelInfo, requested: int | None, *, forced: bool = False) -> int:
+    """Length of the vectors to answer with; `InvalidRequest` names what the model can give instead.
+
+    `forced` takes any length up to the model's own, trained for or not.
+    """
     if requested is None:
         return info.dimensions
     choices = allowed(info)
-    if requested in choices:
+    if requested in choices or (forced and requested <= info.native_dimensions):
         return requested
-    words = " or ".join(str(size) for size in choices)
+    words = f"1 to {info.native_dimensions}" if forced else " or ".join(str(size) for size in choices)
     raise InvalidRequest(f"dimensions is {requested}: model {info.name!r} can give {words}", "dimensions")
 
 
@@ -33,8 +36,15 @@ def shrink(rows: Rows, dimensions: int, *, normalized: bool) -> Rows:
     kept: Rows = np.ascontiguousarray(rows[:, :dimensions])
     if not normalized:
         return kept
-    # In float64, so that the length is 1 to the last float32 digit and neither over- nor underflows.
-    lengths = np.sqrt(np.einsum("ij,ij->i", kept, kept, dtype=np.float64))[:, None]
+    return unit(kept)
+
+
+def unit(rows: Rows) -> Rows:
+    """Each row with length 1, (n, d) float32; rows of NaN stay NaN, a row of zeros stays so.
+
+    Lengths are taken in float64, so that they are 1 to the last float32 digit and neither over- nor underflow.
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]
     lengths[lengths == 0] = 1
-    cut: Rows = (kept / lengths).astype(np.float32)
-    return cut
+    made: Rows = (rows / lengths).astype(np.float32)
+    return made

@@ -4,7 +4,8 @@
 
 AppError (what HTTP itself can do wrong; the rest of the table is `engine/errors.py`)
 ├── CompressedBody
-└── BodyTimeout
+├── BodyTimeout
+└── Unauthorized
 """
 
 import logging
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 ADMITTED: Final = web.RequestKey("admitted", bool)
 """Key of a request that was handed to the engine."""
+CODE: Final = web.RequestKey("code", str)
+"""Key of the code that a request ended with."""
 OK, CLIENT_GONE = "ok", "client_gone"
 """Codes of the metrics that are no error of the table."""
 
@@ -38,6 +41,10 @@ class CompressedBody(AppError):
 
 class BodyTimeout(AppError):
     """The body stopped coming."""
+
+
+class Unauthorized(AppError):
+    """No key, or none of ours. Never says what the key was."""
 
 
 class OverlongItems(engine.BadItems):
@@ -67,6 +74,7 @@ _INTERNAL = Row(500, "internal", _SERVER, accepted=True)
 
 TABLE: Mapping[type[BaseException], Row] = {
     engine.InvalidRequest: Row(400, "invalid_request", _CALLER),
+    Unauthorized: Row(401, "invalid_api_key", _CALLER),
     engine.ModelNotFound: Row(404, "model_not_found", _CALLER),
     BodyTimeout: Row(408, "request_timeout", _CALLER),
     engine.TooLarge: Row(413, "input_too_large", _CALLER),
@@ -83,11 +91,21 @@ TABLE: Mapping[type[BaseException], Row] = {
     engine.DeadlineExceeded: Row(504, "deadline_exceeded", _SERVER, accepted=True),
 }
 HTTP: Mapping[int, Row] = {
+    400: Row(400, "invalid_request", _CALLER),
     404: Row(404, "not_found", _CALLER),
     405: Row(405, "method_not_allowed", _CALLER),
     413: Row(413, "input_too_large", _CALLER),
 }
 """What aiohttp itself refuses, by status."""
+
+TEI_TYPES: Mapping[int, str] = {
+    422: "Tokenizer",
+    429: "Overloaded",
+    500: "Backend",
+    503: "Unhealthy",
+    504: "Backend",
+}
+"""text-embeddings-inference's `error_type` by status; every other is "Validation"."""
 
 CODES: Final = tuple(sorted({row.code for row in (*TABLE.values(), *HTTP.values())} | {OK, CLIENT_GONE}))
 """Every code there is: the bound of the metrics' label."""
@@ -112,8 +130,18 @@ class Failure:
             error["errors"] = item_errors(self.errors)
         return orjson.dumps({"error": error})
 
+    def tei_body(self) -> bytes:
+        """text-embeddings-inference's shape: `error` is the message; its clients pass over the rest."""
+        error: dict[str, object] = {"error": self.message, "error_type": TEI_TYPES.get(self.row.status, "Validation")}
+        error |= {"code": self.row.code, "accepted": self.accepted}
+        if self.errors is not None:
+            error["errors"] = item_errors(self.errors)
+        return orjson.dumps(error)
+
     def headers(self) -> dict[str, str]:
         """`Retry-After` in whole seconds (at least 1, as RFC 9110 has no fractions) and the exact milliseconds."""
+        if self.row.status == 401:
+            return {"WWW-Authenticate": "Bearer"}
         if self.retry_after is None:
             return {}
         milliseconds = max(1, math.ceil(self.retry_after * 1000))
@@ -159,38 +187,50 @@ def describe_http(error: web.HTTPException, method: str, path: str) -> Failure:
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Shape = Callable[[Failure], bytes]
+"""Writes the body of an error answer."""
 
 
-def middleware(count: Callable[[str], None], check_open: Callable[[], None]) -> Middleware:
-    """Errors become answers; `count` hears the code of every request, `check_open` raises what refuses all of them."""
+def middleware(
+    count: Callable[[str], None],
+    check_open: Callable[[], None],
+    admit: Callable[[web.Request], None] = lambda request: None,
+    shape: Callable[[web.Request], Shape] = lambda request: Failure.body,
+) -> Middleware:
+    """Errors become answers; `count` hears the code of every request, `check_open` raises what refuses all of them.
+
+    `admit` raises what refuses this one, before anything of its body is read; `shape` chooses how its errors look.
+    """
 
     @web.middleware
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         code = CLIENT_GONE  # what is left when the handler is cancelled
         try:
             check_open()
+            admit(request)
             response = await handler(request)
             code = OK
         except web.HTTPException as error:
             failure = describe_http(error, request.method, request.path)
-            code, response = failure.row.code, _response(failure, error)
+            code, response = failure.row.code, _response(failure, shape(request), error)
         except Exception as error:  # noqa: BLE001  # the last door: whatever it is, the caller gets the table's shape
             failure = describe(error, admitted=request.get(ADMITTED, False))
-            code, response = failure.row.code, _response(failure)
+            code, response = failure.row.code, _response(failure, shape(request))
             _tell(request, error, failure)
         finally:
+            request[CODE] = code
             count(code)
         return response
 
     return answer_errors
 
 
-def _response(failure: Failure, raised: web.HTTPException | None = None) -> web.Response:
+def _response(failure: Failure, shape: Shape, raised: web.HTTPException | None = None) -> web.Response:
     headers = failure.headers()
     if raised is not None and "Allow" in raised.headers:
         headers["Allow"] = raised.headers["Allow"]
     response = web.Response(
-        body=failure.body(), status=failure.row.status, headers=headers, content_type="application/json"
+        body=shape(failure), status=failure.row.status, headers=headers, content_type="application/json"
     )
     if failure.row.status == 408:
         response.force_close()

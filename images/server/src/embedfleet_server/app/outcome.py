@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedfleet_server.app.dimensions import choose
 from embedfleet_server.app.errors import OverlongItems, UnservableRows
-from embedfleet_server.app.requests import EmbeddingRequest, out_of_range, raise_bad
+from embedfleet_server.app.requests import TOO_LONG, EmbeddingRequest, out_of_range, raise_bad
 from embedfleet_server.app.schedule import Schedule
 from embedfleet_server.engine.delivery import Answer
 from embedfleet_server.engine.engine import Engine
-from embedfleet_server.engine.errors import BadItems, EngineError, ItemError
+from embedfleet_server.engine.errors import BadItems, EngineError, InvalidRequest, ItemError
 from embedfleet_server.engine.protocols import Item, ModelInfo, Rows
 
 
@@ -32,6 +33,8 @@ async def whole(engine: Engine, model: str, asked: EmbeddingRequest, schedule: S
     answer = await _embed(engine, model, asked.items, asked, schedule)
     if answer.errors:
         raise _unserved([answer.errors[index] for index in sorted(answer.errors)])
+    if answer.truncated and not asked.truncate:
+        raise OverlongItems([_overlong(index, answer.info) for index in answer.truncated])
     return Outcome(
         answer.rows, {}, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
     )  # fmt: skip
@@ -57,6 +60,26 @@ async def partial(engine: Engine, model: str, asked: EmbeddingRequest, schedule:
     return _nothing_good(engine.info(model), bad, len(asked.items))
 
 
+def check(asked: EmbeddingRequest, info: ModelInfo) -> int:
+    """Length of the vectors to answer with; raises `InvalidRequest` for what this model cannot give."""
+    if asked.prompt_name is not None and asked.prompt_name not in info.prompts:
+        known = ", ".join(sorted(info.prompts)) or "none"
+        raise InvalidRequest(
+            f"prompt_name is {asked.prompt_name[:60]!r}: it must be a prompt of model {info.name!r} (it has: {known})",
+            "prompt_name",
+        )
+    if asked.normalize is False and info.normalized:
+        raise InvalidRequest(
+            f"normalize is false: the files of model {info.name!r} normalize its vectors, which cannot be taken back",
+            "normalize",
+        )
+    return choose(info, asked.dimensions, forced=asked.force_dimensions)
+
+
+def _overlong(index: int, info: ModelInfo) -> ItemError:
+    return ItemError(index, TOO_LONG, f"is longer than the model's {info.max_tokens} tokens, and truncate is false")
+
+
 def _unserved(errors: list[ItemError]) -> EngineError:
     """The error of a request some of whose inputs got no vector: the caller's fault only when all were too large."""
     if all(error.code == "input_too_large" for error in errors):
@@ -70,7 +93,7 @@ async def _embed(
     return await engine.embed(
         model,
         items,
-        input_type=asked.input_type,
+        input_type=asked.prompt_name or asked.input_type,
         priority=schedule.priority,
         tenant=schedule.tenant,
         within=schedule.within,

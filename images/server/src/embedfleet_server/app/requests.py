@@ -1,12 +1,13 @@
-"""From bytes to a checked request. Whatever is wrong is refused here, once, with every bad input listed."""
+"""From a document to a checked request. Whatever is wrong is refused here, once, with every bad input listed."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeGuard
 
-from embedfleet.api.base import nearest
+from embedfleet_server.app import fields
+from embedfleet_server.app.document import decode
 from embedfleet_server.app.errors import OverlongItems
+from embedfleet_server.app.fields import Field, Fields, kind, short
 from embedfleet_server.engine.errors import BadItems, InvalidRequest, ItemError, TooLarge
 from embedfleet_server.engine.protocols import Item
 
@@ -14,6 +15,7 @@ Encoding = Literal["float", "base64"]
 EMPTY, WRONG_TYPE, TOO_LONG = "empty", "wrong_type", "too_long"
 LONE_SURROGATE, OUT_OF_RANGE = "lone_surrogate", "token_out_of_range"
 _LARGEST_TOKEN_ID = 2**31 - 1  # more than any vocabulary; keeps ids within what the models' tensors hold
+_TOTAL_CHARACTERS = 16_000_000  # of all texts of a request (or ids of all its lists): minutes of tokenising
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +26,76 @@ class EmbeddingRequest:
     model: str | None = None
     encoding: Encoding = "float"
     dimensions: int | None = None
+    force_dimensions: bool = False
+    """Whether `dimensions` may be a number that the model was not trained for."""
     input_type: str | None = None
+    prompt_name: str | None = None
+    """Like `input_type`, but the model must have a prompt of that name."""
+    truncate: bool = True
+    """Whether a text too long for the model is cut; else it is an error."""
+    normalize: bool | None = None
+    """Whether the vectors get length 1; None leaves them as the model gives them."""
     bad: Mapping[int, ItemError] = field(default_factory=dict)
 
+    def for_model(self, name: str) -> "EmbeddingRequest":
+        """The same request to the model `name`."""
+        return replace(self, model=name)
 
-def parse(body: bytes, *, max_inputs: int, max_characters: int) -> EmbeddingRequest:
+
+_TOKEN_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_SHAPES = "must be a string, a list of strings, a list of token ids or a list of such lists"
+INPUTS = Field(
+    lambda value: isinstance(value, str | list),
+    _SHAPES,
+    {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            _TOKEN_IDS,
+            {"type": "array", "items": _TOKEN_IDS, "minItems": 1},
+        ]
+    },
+    f"What to embed: it {_SHAPES}.",
+    required=True,
+)
+"""Texts or token ids, one or many."""
+
+DIMENSIONS = fields.positive("Length of the vectors; one of those the model was trained for.")
+FORCE_DIMENSIONS = fields.flag("Take the first `dimensions` numbers of a model that was not trained for that, too.")
+MODEL = fields.text("Name of the model; the service's default when unset.")
+PROMPT_NAME = fields.text("Name of the model's prompt to put before each text.")
+
+OPENAI: Fields = {
+    "input": INPUTS,
+    "model": MODEL,
+    "encoding_format": fields.one_of(
+        "float", "base64", about="How a vector is written; base64 of little-endian float32."
+    ),
+    "dimensions": DIMENSIONS,
+    "force_dimensions": FORCE_DIMENSIONS,
+    "input_type": fields.one_of("query", "document", about="Puts the model's prompt for it, if any, before each text."),
+    "prompt_name": PROMPT_NAME,
+    "user": fields.text("Taken and not used; a request's tenant is told by its key."),
+}
+"""What `POST /v1/embeddings` takes."""
+
+
+def parse(body: bytes, *, max_inputs: int, max_characters: int, max_total: int = _TOTAL_CHARACTERS) -> EmbeddingRequest:
     """The request in `body`; raises `InvalidRequest` or `TooLarge`. Bad inputs are in `bad`: see `raise_bad`."""
-    document = _decode(body)
-    _check_fields(document)
-    items = _items(document["input"], max_inputs)
+    document = decode(body)
+    fields.check(document, OPENAI)
+    if document.get("input_type") is not None and document.get("prompt_name") is not None:
+        raise InvalidRequest("input_type and prompt_name both choose the prompt: give one of them", "prompt_name")
+    found = items(document["input"], "input", max_inputs, max_total)
     return EmbeddingRequest(
-        items=items,
+        items=found,
         model=document.get("model"),
         encoding=document.get("encoding_format") or "float",
         dimensions=document.get("dimensions"),
+        force_dimensions=bool(document.get("force_dimensions")),
         input_type=document.get("input_type"),
-        bad={error.index: error for error in _bad_items(items, max_characters)},
+        prompt_name=document.get("prompt_name"),
+        bad=bad_items(found, max_characters),
     )
 
 
@@ -56,87 +112,25 @@ def raise_bad(bad: Mapping[int, ItemError]) -> None:
         raise (OverlongItems if all(e.code == TOO_LONG for e in errors) else BadItems)(errors)
 
 
-def _decode(body: bytes) -> dict[str, Any]:
-    """Strict JSON: one object, no duplicate keys, no NaN or Infinity, nothing deep."""
-    try:
-        document = _DECODER.decode(body.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the body is not UTF-8: byte {error.start}") from error
-    except RecursionError as error:
-        raise InvalidRequest("the body is nested too deeply; input is at most a list of lists") from error
-    except ValueError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {_kind(document)}")
-    return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise InvalidRequest(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands more than once")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise InvalidRequest(f"the body is not valid JSON: {name} is no JSON number")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_positive(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "input": (
-        lambda v: isinstance(v, str | list),
-        "must be a string, a list of strings, a list of token ids or a list of such lists",
-    ),
-    "model": (_is_text, "must be a string"),
-    "encoding_format": (lambda v: v in ("float", "base64"), "must be 'float' or 'base64'"),
-    "dimensions": (_is_positive, "must be a whole number, at least 1"),
-    "input_type": (lambda v: v in ("query", "document"), "must be 'query' or 'document'"),
-    "user": (_is_text, "must be a string"),
-}
-"""What a request may hold. OpenAI's clients send null for what is unset, so null is unset but for `input`."""
-
-
-def _check_fields(document: Mapping[str, Any]) -> None:
-    """Raises `InvalidRequest` naming every wrong field."""
-    wrong = [(key, text) for key, value in document.items() if (text := _field_problem(key, value)) is not None]
-    if "input" not in document:
-        wrong.insert(0, ("input", "input is required"))
-    if wrong:
-        raise InvalidRequest("; ".join(text for _, text in wrong), wrong[0][0])
-
-
-def _field_problem(key: str, value: Any) -> str | None:
-    if key not in _FIELDS:
-        return f"{_short(key)} is not a known field; {nearest(key, list(_FIELDS))}"
-    holds, rule = _FIELDS[key]
-    if holds(value) or (value is None and key != "input"):
-        return None
-    return f"{key} is {_short(value)}: it {rule}"
-
-
-def _items(given: str | list[Any], max_inputs: int) -> Sequence[Item]:
-    """The inputs one by one; a list of numbers is one input, made of token ids."""
+def items(given: str | list[Any], name: str, max_inputs: int, max_total: int) -> Sequence[Item]:
+    """The inputs of the field `name` one by one; a list of numbers is one input, made of token ids."""
     if isinstance(given, str):
         return [given]
     if not given:
-        raise InvalidRequest("input is an empty list: there is nothing to embed", "input")
+        raise InvalidRequest(f"{name} is an empty list: there is nothing to embed", name)
     if _is_number(given[0]):
         return [given]
     if len(given) > max_inputs:
-        raise TooLarge(f"input holds {len(given)} entries; one request may carry at most {max_inputs}")
+        raise TooLarge(f"{name} holds {len(given)} entries; one request may carry at most {max_inputs}")
+    total = sum(len(item) for item in given if isinstance(item, str | list))
+    if total > max_total:
+        raise TooLarge(f"{name} holds {total} characters (or token ids); one request may carry at most {max_total}")
     return given
+
+
+def bad_items(given: Sequence[Any], max_characters: int) -> dict[int, ItemError]:
+    """Every input that cannot be embedded whatever the model, by its index."""
+    return {error.index: error for error in _bad_items(given, max_characters)}
 
 
 def _bad_items(items: Sequence[Any], max_characters: int) -> list[ItemError]:
@@ -158,7 +152,7 @@ def _all_plain(items: Sequence[Any], max_characters: int) -> bool:
 def _item_error(index: int, item: Any, wanted: type[str] | type[list[Any]], max_characters: int) -> ItemError | None:
     if type(item) is not wanted:
         expected = "a list of token ids" if wanted is list else "a string"
-        return ItemError(index, WRONG_TYPE, f"is {_kind(item)}; every input here must be {expected}")
+        return ItemError(index, WRONG_TYPE, f"is {kind(item)}; every input here must be {expected}")
     if not item:
         return ItemError(index, EMPTY, "is empty: there is nothing to embed")
     if len(item) > max_characters:
@@ -176,7 +170,7 @@ def _text_error(index: int, text: str) -> ItemError | None:
 def _ids_error(index: int, ids: list[Any]) -> ItemError | None:
     if set(map(type, ids)) != {int}:
         place, wrong = next((i, value) for i, value in enumerate(ids) if type(value) is not int)
-        return ItemError(index, WRONG_TYPE, f"holds {_short(wrong)} at {place}; token ids are whole numbers")
+        return ItemError(index, WRONG_TYPE, f"holds {short(wrong)} at {place}; token ids are whole numbers")
     return _range_error(index, ids, _LARGEST_TOKEN_ID + 1)
 
 
@@ -184,7 +178,7 @@ def _range_error(index: int, ids: list[int], vocabulary: int) -> ItemError | Non
     if not ids or (min(ids) >= 0 and max(ids) < vocabulary):
         return None
     wrong = next(value for value in ids if not 0 <= value < vocabulary)
-    return ItemError(index, OUT_OF_RANGE, f"holds token id {_short(wrong)}; ids go from 0 to {vocabulary - 1}")
+    return ItemError(index, OUT_OF_RANGE, f"holds token id {short(wrong)}; ids go from 0 to {vocabulary - 1}")
 
 
 def _has_surrogate(text: str) -> bool:
@@ -197,14 +191,3 @@ def _has_surrogate(text: str) -> bool:
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), "a list" if isinstance(value, list) else "an object")
-
-
-def _short(value: Any) -> str:
-    """`value` as JSON writes it, cut to what a message can show."""
-    shown = json.dumps(value) if not isinstance(value, dict | list) else _kind(value)
-    return shown if len(shown) <= 60 else shown[:59] + "…"

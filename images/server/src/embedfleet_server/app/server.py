@@ -2,12 +2,17 @@
 
 import errno
 import logging
+import ssl
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
 from embedfleet_server.app import observe, public
-from embedfleet_server.app.lifecycle import Event, Lifecycle
+from embedfleet_server.app.connections import Runner
+from embedfleet_server.app.keys import Keys
+from embedfleet_server.app.leaving import lame_duck
+from embedfleet_server.app.lifecycle import AT_ONCE, Event, Lifecycle
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Limits
@@ -38,18 +43,31 @@ class Farewell:
 class Server:
     """Start, then drain, once each."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, tuning: Tuning, limits: Limits) -> None:
-        self._engine, self._metrics, self._limits = engine, metrics, limits
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        tuning: Tuning,
+        limits: Limits,
+        *,
+        keys: Keys | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`keys` and `tls` guard the public port; None leaves it open, and plain."""
+        self._engine, self._metrics, self._limits, self._tls = engine, metrics, limits, tls
         self.lifecycle = Lifecycle()
-        self._public = self._runner(public.application(engine, self.lifecycle, metrics, limits))
-        self._observe = self._runner(observe.application(engine, self.lifecycle, metrics, tuning))
+        admit = public.anyone if keys is None else keys.admit
+        app = public.application(engine, self.lifecycle, metrics, limits, admit)
+        self._public = Runner(app, limits, metrics.request, **_options(limits))
+        observed = observe.application(engine, self.lifecycle, metrics, tuning)
+        self._observe = Runner(observed, limits, lambda code: None, **_options(limits))
         metrics.watch(engine)
 
     async def start(self, host: str, port: int, observe_port: int) -> tuple[int, int]:
         """Listen, then begin to load; returns the two ports. `CannotListen` leaves nothing open."""
         try:
             ports = (
-                await _listen(self._public, host, port, "--port"),
+                await _listen(self._public, host, port, "--port", self._tls),
                 await _listen(self._observe, host, observe_port, "--observe-port"),
             )
         except CannotListen:
@@ -60,23 +78,11 @@ class Server:
 
     async def drain(self, seconds: float) -> Farewell:
         """Refuse what comes, finish what was accepted within `seconds`, close both ports."""
-        self.lifecycle.on(Event.STOP)
+        await lame_duck(self.lifecycle, AT_ONCE)  # unless that has been
         report = await self._engine.stop(seconds)
         await self._cleanup()
         self.lifecycle.on(Event.DRAINED)
         return Farewell(report, self._metrics.codes["shutting_down"])
-
-    def _runner(self, app: web.Application) -> web.AppRunner:
-        # A body is never decompressed (415 says so before it is read); a client that goes away takes its work along.
-        return web.AppRunner(
-            app,
-            access_log=None,
-            handler_cancellation=True,
-            keepalive_timeout=self._limits.keepalive_seconds,
-            lingering_time=self._limits.lingering_seconds,
-            shutdown_timeout=self._limits.shutdown_seconds,
-            auto_decompress=False,
-        )
 
     async def _cleanup(self) -> None:
         """The observation port last: it tells of the drain as long as there is one."""
@@ -84,9 +90,21 @@ class Server:
         await self._observe.cleanup()
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int, option: str) -> int:
+def _options(limits: Limits) -> dict[str, Any]:
+    # A body is never decompressed (415 says so before it is read); a client that goes away takes its work along.
+    return {
+        "access_log": None,
+        "handler_cancellation": True,
+        "keepalive_timeout": limits.keepalive_seconds,
+        "lingering_time": limits.lingering_seconds,
+        "shutdown_timeout": limits.shutdown_seconds,
+        "auto_decompress": False,
+    }
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int, option: str, tls: ssl.SSLContext | None = None) -> int:
     await runner.setup()
-    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
+    site = web.TCPSite(runner, host, port, backlog=_BACKLOG, ssl_context=tls)
     try:
         await site.start()
     except OSError as error:

@@ -37,10 +37,14 @@ class StopSignal:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
+    def ask(self) -> None:
+        """Stop as a signal would; a second time changes nothing."""
         if self._seen:
             return
         self._seen = True
         if self._waiting is not None:
             loop, event = self._waiting
             loop.call_soon_threadsafe(event.set)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self.ask()

@@ -1,0 +1,67 @@
+"""What the routes of every dialect share: a body read within limits, an engine asked, rows encoded off the loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from aiohttp import web
+
+from embedfleet_server.app import answers, body, outcome, schedule
+from embedfleet_server.app.errors import ADMITTED
+from embedfleet_server.app.keys import TENANT
+from embedfleet_server.app.requests import EmbeddingRequest
+from embedfleet_server.config import Limits
+from embedfleet_server.engine.engine import Engine
+
+_LARGE_BODY = 256 * 1024  # parsing this takes about a quarter of a millisecond
+_T = TypeVar("_T")
+
+
+class Door:
+    """The way from a request to the engine and back."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self.engine, self.limits = engine, limits
+        self._codec = ThreadPoolExecutor(1, "codec")
+
+    async def close(self, _: web.Application) -> None:
+        """End the codec's thread."""
+        self._codec.shutdown(wait=False)
+
+    def scheduled(self, request: web.Request) -> schedule.Schedule:
+        """Its place in the queue. Where keys are checked the tenant is the key's, else a digest of what was sent."""
+        said = schedule.of(request.headers)
+        return replace(said, tenant=request[TENANT]) if TENANT in request else said
+
+    async def read(self, request: web.Request, parse: Callable[[bytes], _T]) -> _T:
+        """The body, parsed."""
+        raw = await body.read(request, self.limits)
+        return await self.run(lambda: parse(raw), elsewhere=len(raw) > _LARGE_BODY)
+
+    async def embed(
+        self, request: web.Request, asked: EmbeddingRequest, scheduled: schedule.Schedule, *, set_aside: bool = False
+    ) -> outcome.Outcome:
+        """Vectors; with `set_aside`, NaN for bad inputs. What the model cannot give is refused before a forward."""
+        model = self.engine.resolve(asked.model)
+        info = self.engine.info(model)
+        if info is not None:
+            outcome.check(asked, info)
+        request[ADMITTED] = True
+        return await (outcome.partial if set_aside else outcome.whole)(self.engine, model, asked, scheduled)
+
+    async def answer(self, made: outcome.Outcome, asked: EmbeddingRequest, kind: answers.Format) -> web.Response:
+        """The vectors in one of the formats."""
+        dimensions = outcome.check(asked, made.info)
+        encoded = await self.run(
+            lambda: answers.encode(made, dimensions, kind, normalize=asked.normalize),
+            elsewhere=answers.is_large(made, dimensions, kind),
+        )
+        return web.Response(body=encoded.body, headers=encoded.headers, content_type=encoded.content_type)
+
+    async def run(self, work: Callable[[], _T], *, elsewhere: bool) -> _T:
+        """`work` at once, or in the codec's thread where it would hold up the event loop."""
+        if not elsewhere:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._codec, work)

@@ -1,0 +1,157 @@
+"""The answers' types, for the OpenAPI document; the answers themselves are written without them, as they are hot."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic.json_schema import models_json_schema
+
+REF = "#/components/schemas/{model}"
+
+
+class Shape(BaseModel):
+    """Nothing but what is named."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class InputProblem(Shape):
+    """What is wrong with the input at `index`."""
+
+    index: int
+    code: str
+    message: str
+
+
+class Embedding(Shape):
+    """One vector. Null stands for a bad input that was set aside."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str | None
+
+
+class Usage(Shape):
+    """Tokens computed."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Shape):
+    """OpenAI's answer; `errors` only where bad inputs were set aside."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+    errors: list[InputProblem] = []
+
+
+class ModelDetails(BaseModel):
+    """What OpenAI's list has no field for; null where the model is not loaded."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    service: str
+    state: str
+    default: bool
+    required: bool
+    max_inputs: int
+    cause: str | None
+    task: str | None
+    dimensions: int | None
+    max_tokens: int | None
+    fingerprint: str | None
+    precision: str | None
+
+
+class Model(Shape):
+    """One model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    embedfleet: ModelDetails
+
+
+class ModelList(Shape):
+    """Every model of the service."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Problem(Shape):
+    """OpenAI's error, with `accepted`: whether the work may have been done."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None
+    accepted: bool
+    errors: list[InputProblem] = []
+
+
+class ErrorAnswer(Shape):
+    """Every error of OpenAI's routes and our own."""
+
+    error: Problem
+
+
+class TeiError(Shape):
+    """Every error of text-embeddings-inference's routes."""
+
+    error: str
+    error_type: Literal["Backend", "Overloaded", "Tokenizer", "Unhealthy", "Validation"]
+    code: str
+    accepted: bool
+    errors: list[InputProblem] = []
+
+
+class Vectors(RootModel[list[list[float]]]):
+    """One vector for each input, in their order."""
+
+
+class Similarities(RootModel[list[float]]):
+    """The cosine of each sentence with the source sentence."""
+
+
+class TeiInfo(Shape):
+    """The default model, in text-embeddings-inference's words; null where it is not loaded."""
+
+    model_id: str
+    model_sha: str | None
+    model_dtype: str | None
+    model_type: dict[str, dict[str, str]]
+    max_concurrent_requests: int
+    max_input_length: int | None
+    max_batch_tokens: int
+    max_batch_requests: int
+    max_client_batch_size: int
+    auto_truncate: bool
+    version: str
+
+
+ANSWERS: tuple[type[BaseModel], ...] = (
+    EmbeddingList,
+    Model,
+    ModelList,
+    ErrorAnswer,
+    TeiError,
+    Vectors,
+    Similarities,
+    TeiInfo,
+)
+
+
+def components() -> dict[str, Any]:
+    """The JSON schema of every type here, by its name."""
+    _, made = models_json_schema([(kind, "serialization") for kind in ANSWERS], ref_template=REF)
+    found: dict[str, Any] = made["$defs"]
+    return found
+
+
+def ref(kind: type[BaseModel]) -> dict[str, str]:
+    """A reference to one of the types."""
+    return {"$ref": REF.format(model=kind.__name__)}

@@ -1,0 +1,134 @@
+"""TLS from files, over a real socket: what a client sees of a renewal, and what a bad pair does."""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from pathlib import Path
+
+import pytest
+
+from embedfleet_server.app.tls import CERTIFICATE, KEY, Tls, WrongPair
+from tests.support.certificates import pair, write
+from tests.support.process import process
+from tests.support.served import Served, run, serving
+
+pytestmark = pytest.mark.requirement("S6")
+REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def trusting(*certificates: bytes) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata="".join(certificate.decode() for certificate in certificates))
+
+
+async def connected(served: Served, context: ssl.SSLContext) -> tuple[Streams, str]:
+    """A connection and the common name of the server's certificate."""
+    streams = await asyncio.open_connection(served.host, served.port, ssl=context)
+    subject = streams[1].get_extra_info("peercert")["subject"]
+    return streams, subject[0][0][1]
+
+
+async def healthy(streams: Streams) -> bool:
+    streams[1].write(REQUEST)
+    return (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def leave(*streams: Streams) -> None:
+    for _, writer in streams:
+        writer.close()
+        await writer.wait_closed()
+
+
+def test_a_renewed_certificate_is_taken_up_and_no_connection_ends(tmp_path: Path) -> None:
+    """Open connections go on; new ones see the new certificate; nobody who trusts only the old one gets in."""
+    first, second = pair("first"), pair("second")
+    tls = Tls(write(tmp_path / "tls", *first))
+
+    async def main() -> None:
+        async with serving(tls=tls.context) as served:
+            trusted = trusting(first[0], second[0])
+            old, name = await connected(served, trusted)
+            assert (name, await healthy(old)) == ("first", True)
+            write(tmp_path / "tls", *second)
+            tls.look()
+            new, name = await connected(served, trusted)
+            assert (name, await healthy(new), await healthy(old)) == ("second", True, True)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await connected(served, trusting(first[0]))
+            await leave(old, new)
+
+    run(main())
+
+
+@pytest.mark.parametrize("fault", ["another key", "no key", "half a certificate", "a password"])
+def test_a_bad_pair_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str) -> None:
+    """It is logged once and counted, and new connections still get the old certificate; a good one is then used."""
+    caplog.set_level(logging.INFO)
+    good, other = pair("good"), pair("other")
+    tls = Tls(write(tmp_path / "tls", *good))
+
+    async def main() -> None:
+        async with serving(tls=tls.context) as served:
+            bad = {"another key": (other[0], pair("x")[1]), "half a certificate": (other[0][:100], other[1])}
+            bad |= {"a password": pair("locked", b"secret"), "no key": other}
+            write(tmp_path / "tls", *bad[fault])
+            if fault == "no key":
+                (tmp_path / "tls" / KEY).unlink()
+            tls.look()
+            tls.look()
+            assert tls.rejected == 1
+            streams, name = await connected(served, trusting(good[0]))
+            assert (name, await healthy(streams)) == ("good", True)
+            await leave(streams)
+            write(tmp_path / "tls", *other)
+            tls.look()
+            streams, name = await connected(served, trusting(other[0]))
+            assert name == "other"
+            await leave(streams)
+
+    run(main())
+    assert [r.levelname for r in caplog.records if "certificate" in r.getMessage()] == ["ERROR", "INFO"]
+
+
+def test_a_bad_pair_at_the_start_is_an_error(tmp_path: Path) -> None:
+    """It names both files and says what is wrong; nothing listens."""
+    with pytest.raises(WrongPair, match=r"tls\.crt and .*tls\.key must be a PEM chain and its key"):
+        Tls(write(tmp_path / "tls", pair("a")[0], pair("b")[1]))
+    with process(tmp_path, "--tls", str(tmp_path / "none")) as server:
+        _, err = server.running.communicate(timeout=60)
+        assert server.running.returncode == 1
+        assert f"error: {tmp_path / 'none' / CERTIFICATE}" in err
+        assert "No such file" in err
+
+
+def test_plain_http_is_not_served_beside_it(tmp_path: Path) -> None:
+    """A client that speaks plain HTTP to the port gets no answer of the service."""
+    tls = Tls(write(tmp_path / "tls", *pair("only")))
+
+    async def main() -> None:
+        async with serving(tls=tls.context) as served:
+            reader, writer = await asyncio.open_connection(served.host, served.port)
+            writer.write(REQUEST)
+            with contextlib.suppress(ConnectionResetError):
+                assert b"HTTP/1.1 200" not in await reader.read()
+            await leave((reader, writer))
+
+    run(main())
+
+
+def test_the_process_serves_tls(tmp_path: Path) -> None:
+    """`--tls DIR`: the record says https, and a client that trusts the certificate is answered."""
+    certificate, key = pair("process")
+    with process(tmp_path, "--tls", str(write(tmp_path / "tls", certificate, key))) as server:
+        server.line("is ready at")
+        assert server.record.url.startswith("https://127.0.0.1:")
+        assert server.ask("GET", "/ready", observe=True)[0].status == 200
+
+        async def main() -> None:
+            port = int(server.record.url.rpartition(":")[2])
+            streams = await asyncio.open_connection("127.0.0.1", port, ssl=trusting(certificate))
+            assert await healthy(streams)
+            await leave(streams)
+
+        run(main())
