@@ -1,4 +1,4 @@
-"""Write what follows from the contract: the CRD, the chart's copy of it, and docs/reference.md.
+"""Write what follows from the contract (the CRD, the chart's copy, docs/reference.md) and from the operator's tables.
 
 `python -m tools.generate` writes; with `--check` it writes nothing, names what differs and exits 1.
 """
@@ -10,34 +10,37 @@ from pathlib import Path
 import yaml
 
 from embedfleet.api.crd import custom_resource_definition
-from tools import reference
+from tools import operations, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 CRD_FILE = "embeddingservices.embedfleet.dev.yaml"
+OPERATIONS = Path("docs/operations.md")
 _NOTE = "# Generated from embedfleet.api by `make generate`; edit the types there.\n"
 
 
-def generated() -> dict[Path, str]:
-    """The text of each generated file, by its path from the repository's root."""
+def generated(root: Path = ROOT) -> dict[Path, str]:
+    """The text of each generated file, by its path from `root`, the repository's."""
     definition = custom_resource_definition()
     crd = _NOTE + yaml.dump(definition, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
     return {
         Path("crds") / CRD_FILE: crd,
         Path("charts/embedfleet/crds") / CRD_FILE: crd,
         Path("docs/reference.md"): reference.page(definition),
+        OPERATIONS: operations.page(_text(root / OPERATIONS)),
     }
 
 
 def stale(root: Path) -> list[Path]:
     """The generated files under `root` that are missing or not what the contract gives."""
-    return [path for path, text in generated().items() if not _holds(root / path, text)]
+    return [path for path, text in generated(root).items() if not _holds(root / path, text)]
 
 
 def write(root: Path) -> None:
     """Write the generated files that are not up to date."""
+    texts = generated(root)
     for path in stale(root):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(generated()[path], encoding="utf-8")
+        (root / path).write_text(texts[path], encoding="utf-8")
         print(f"wrote {path}")
 
 
@@ -49,7 +52,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _holds(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8") == text
+    return _text(path) == text
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +67,7 @@ def main(arguments: list[str]) -> int:
         write(ROOT)
         return 0
     for path in (found := stale(ROOT)):
-        print(f"{path} is not what embedfleet.api gives; run: make generate", file=sys.stderr)
+        print(f"{path} is not what the code gives; run: make generate", file=sys.stderr)
     return 1 if found else 0
 
 

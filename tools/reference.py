@@ -23,9 +23,8 @@ def page(definition: Schema) -> str:
     head = _HEAD.format(
         kind=spec["names"]["kind"], group=spec["group"], version=version["name"], short=spec["names"]["shortNames"][0]
     )
-    sections = [_section(path, node) for path, node in _objects("spec", root["properties"]["spec"])]
-    status = _section("status", root["properties"]["status"])
-    return "\n".join([head, *sections, status, _rules(root)])
+    objects = [found for group in ("spec", "status") for found in _objects(group, root["properties"][group])]
+    return "\n".join([head, *(_section(path, node) for path, node in objects), _rules(root)])
 
 
 def _objects(path: str, node: Schema) -> Iterator[tuple[str, Schema]]:
@@ -33,7 +32,7 @@ def _objects(path: str, node: Schema) -> Iterator[tuple[str, Schema]]:
     yield path, node
     for name, child in node["properties"].items():
         inner = child["items"] if child["type"] == "array" else child
-        if inner["type"] == "object":
+        if inner["type"] == "object" and "properties" in inner:
             yield from _objects(f"{path}.{name}{'[]' if child['type'] == 'array' else ''}", inner)
 
 
@@ -52,7 +51,7 @@ def _row(name: str, node: Schema, required: bool) -> str:
 
 
 def _default(node: Schema) -> str:
-    if "default" not in node or node["default"] == {}:
+    if "default" not in node or node["type"] == "object":
         return ""
     value = node["default"]
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
@@ -62,8 +61,11 @@ def _type(node: Schema) -> str:
     if "enum" in node:
         return " \\| ".join(f"`{choice}`" for choice in node["enum"])
     if node["type"] == "array":
-        inner = node["items"]["type"]
-        return f"list of {node.get('minItems', 0)}..{node['maxItems']} {inner}s, by name"
+        key = node.get("x-kubernetes-list-map-keys", [None])[0]
+        by = f", by {key}" if key else ""
+        return f"list of {node.get('minItems', 0)}..{node['maxItems']} {node['items']['type']}s{by}"
+    if "additionalProperties" in node:
+        return f"map of at most {node['maxProperties']} {node['additionalProperties']['type']}s"
     return f"{node['type']}{_bounds(node)}"
 
 

@@ -1,5 +1,6 @@
 """A real API server takes the contract: the CustomResourceDefinition, its defaults and its refusals."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,13 @@ def test_an_unknown_field_is_refused(contract: Cluster, namespace: str) -> None:
 
 
 def test_the_columns(contract: Cluster, namespace: str) -> None:
-    """`kubectl get embed` shows models, GPUs and replicas beside the name."""
+    """`kubectl get embed` shows what the status says: whether it is ready, replicas, models and url."""
     contract.kubectl("apply", "-f", str(EXAMPLE), "-n", namespace)
+    ready = {"type": "Ready", "status": "True", "reason": "Ready", "message": "", "observedGeneration": 1}
+    ready["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+    status = {"conditions": [ready], "readyReplicas": 2, "modelsReady": "3/3", "url": "http://semantic"}
+    patch = json.dumps({"status": status})
+    contract.kubectl("patch", "embed", "semantic", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
     header, row = contract.kubectl("get", "embed", "-n", namespace).splitlines()
-    assert header.split() == ["NAME", "MODELS", "GPUS", "WANTED", "REPLICAS", "AGE"]
-    assert row.split()[:4] == ["semantic", "semantic", "0", "1"]
+    assert header.split() == ["NAME", "READY", "REPLICAS", "MODELS", "URL", "AGE"]
+    assert row.split()[:5] == ["semantic", "True", "2", "3/3", "http://semantic"]

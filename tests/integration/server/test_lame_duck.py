@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 import pytest
 
-from embedfleet.api.service import Drain
+from embedfleet.api.pods import Drain
 from embedfleet_server.__main__ import lame_duck_of
 from embedfleet_server.app.leaving import DrainableSocket
 from embedfleet_server.app.lifecycle import Event, LameDuck

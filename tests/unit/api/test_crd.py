@@ -34,10 +34,12 @@ def root() -> Node:
 
 
 def nodes(path: tuple[str | int, ...], node: Node) -> Iterator[tuple[tuple[str | int, ...], Node]]:
-    """Every schema in `node` with the path at which a value of it stands; the first entry of each list."""
+    """Every schema in `node` with the path at which a value of it stands; one entry of each list and map."""
     yield path, node
     for name, child in node.get("properties", {}).items():
         yield from nodes((*path, name), child)
+    if "additionalProperties" in node:
+        yield from nodes((*path, "any"), node["additionalProperties"])
     if "items" in node:
         yield from nodes((*path, 0), node["items"])
 
@@ -56,20 +58,28 @@ def test_every_node_is_typed_and_plain() -> None:
         "allOf",
         "const",
         "title",
-        "additionalProperties",
         "nullable",
         "uniqueItems",
     }
     for path, node in nodes((), root()):
         assert node["type"] in {"object", "array", "string", "integer", "boolean"}, path
         assert not refused & set(node), path
+        assert not {"properties", "additionalProperties"} <= set(node), path
+
+
+def test_only_pod_specs_are_open() -> None:
+    """Unknown keys are refused or pruned everywhere but in the pod spec, which is Kubernetes' own."""
+    kept = [path for path, node in nodes((), root()) if "x-kubernetes-preserve-unknown-fields" in node]
+    assert kept == [("spec", "podTemplate", "spec")]
 
 
 def test_everything_a_rule_may_loop_over_is_bounded() -> None:
     """Lists, strings and numbers have bounds, so that the API server can tell what a rule costs."""
     for path, node in SPEC:
         if node["type"] == "array":
-            assert {"minItems", "maxItems"} <= set(node), path
+            assert "maxItems" in node, path
+        if "additionalProperties" in node:
+            assert "maxProperties" in node, path
         if node["type"] == "string":
             assert "enum" in node or "maxLength" in node, path
         if node["type"] == "integer":
@@ -79,16 +89,21 @@ def test_everything_a_rule_may_loop_over_is_bounded() -> None:
 def test_every_field_is_described() -> None:
     """`kubectl explain` has words for each field of the spec and the status."""
     undescribed = [
-        path for path, node in nodes((), root()) if len(path) > 1 and 0 not in path[-1:] and not node.get("description")
+        path
+        for path, node in nodes((), root())
+        if len(path) > 1 and path[-1] not in (0, "any") and not node.get("description")
     ]
     assert undescribed == []
 
 
 def test_lists_are_keyed_by_a_required_name() -> None:
-    """Two appliers can own different entries of a list, since its entries have a required key."""
-    lists = [(path, node) for path, node in SPEC if node["type"] == "array"]
+    """Two appliers can own different entries of a list: texts are a set, objects have a required key."""
+    lists = [(path, node) for path, node in nodes((), root()) if node["type"] == "array"]
     assert lists
     for path, node in lists:
+        if node["items"]["type"] == "string":
+            assert node["x-kubernetes-list-type"] == "set", path
+            continue
         assert node["x-kubernetes-list-type"] == "map", path
         assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"]), path
 
@@ -101,10 +116,10 @@ def test_patterns_are_understood_by_the_api_server() -> None:
 
 def test_defaults_are_valid_and_those_of_python() -> None:
     """A default in the schema is a valid value, and the one that Python fills in."""
-    made = EmbeddingService.model_validate(MINIMAL).model_dump(by_alias=True, exclude_none=True)
+    made = EmbeddingService.model_validate(MINIMAL).model_dump(by_alias=True)
     for path, node in SPEC:
-        if "default" not in node or node["default"] == {} or "huggingFace" in path:
-            continue
+        if "default" not in node or node["type"] == "object" or at(made, path[:-1]) is None:
+            continue  # the last: a group that is not there by default
         assert not list(OAS30Validator(node).iter_errors(node["default"])), path
         assert at(made, path) == node["default"], path
 
@@ -112,8 +127,18 @@ def test_defaults_are_valid_and_those_of_python() -> None:
 def test_groups_with_defaults_inside_are_there_by_default() -> None:
     """Rules may read `self.batching` and its like without asking whether they are set."""
     spec = root()["properties"]["spec"]["properties"]
-    assert [isinstance(spec[group]["default"], dict) for group in ("batching", "gpu", "drain")] == [True] * 3
+    groups = {"batching", "gpu", "drain", "rollout", "weights", "network", "monitoring"}
+    assert {name for name, node in spec.items() if node["type"] == "object" and "default" in node} == groups
     assert "default" not in spec["models"]["items"]["properties"]["batching"]
+
+
+def test_a_group_with_rules_keeps_them_by_default() -> None:
+    """An API server asks the rules of a group of its default as it stands: all that they read must be in it."""
+    ruled = [node for _, node in SPEC if "x-kubernetes-validations" in node and "default" in node]
+    assert [node["default"] for node in ruled if "propagationSeconds" in node["default"]]
+    for node in ruled:
+        inner = {name for name, child in node["properties"].items() if "default" in child}
+        assert set(node["default"]) == inner
 
 
 def test_rules_of_every_type_reach_the_schema() -> None:
@@ -122,8 +147,10 @@ def test_rules_of_every_type_reach_the_schema() -> None:
         path: node["x-kubernetes-validations"] for path, node in nodes((), root()) if "x-kubernetes-validations" in node
     }
     models = ("spec", "models", 0)
-    batching = {("spec", "batching"), ("spec", "batching", "health"), (*models, "batching")}
-    assert set(ruled) == {(), ("spec",), ("spec", "drain"), models, (*models, "source")} | batching
+    source = (*models, "source")
+    groups = [("batching",), ("batching", "health"), ("drain",), ("network",), ("weights", "cache")]
+    expected = {(), ("spec",), models, (*models, "batching"), source, (*source, "volume"), (*source, "image")}
+    assert set(ruled) == expected | {("spec", *group) for group in groups}
     spec = [(rule["rule"], rule["message"]) for rule in ruled["spec",]]
     assert spec == [(rule.expression, rule.message) for rule in EmbeddingServiceSpec.cel_rules]
 
@@ -158,7 +185,9 @@ def test_scale_and_status_are_subresources() -> None:
 def test_columns_show_fields_that_are_there() -> None:
     """Every column of `kubectl get` reads a field of the schema, or Kubernetes' own creation time."""
     known = {".".join(["", *map(str, path)]).replace(".0", "[*]") for path, _ in nodes((), root())}
-    columns = {column["jsonPath"] for column in version()["additionalPrinterColumns"]}
+    columns = {
+        column["jsonPath"].replace("[?(@.type=='Ready')]", "[*]") for column in version()["additionalPrinterColumns"]
+    }
     assert columns - known == {".metadata.creationTimestamp"}
 
 
@@ -191,7 +220,10 @@ def with_value(tree: Any, path: tuple[str | int, ...], value: object) -> Any:
 
 
 def at(tree: Any, path: tuple[str | int, ...]) -> Any:
+    """What stands at `path`; None where a group on the way, or an entry of a list, is not there."""
     for step in path:
+        if not tree:
+            return None
         tree = tree[step]
     return tree
 

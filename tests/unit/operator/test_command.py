@@ -7,24 +7,30 @@ from pathlib import Path
 import pytest
 
 from embedfleet_operator.__main__ import main
+from tests.unit.operator.regenerate import GOLDENS, SITE
 
-GOLDENS = Path(__file__).parent / "goldens"
+OPTIONS = ["--server-image", str(SITE.server_image), "--operator-namespace", str(SITE.operator_namespace)]
+OPTIONS += [f"--api-server-cidr={cidr}" for cidr in SITE.api_server_cidrs]
 
 
 def test_prints_the_objects_as_a_json_list(capsys: pytest.CaptureFixture[str]) -> None:
     """What is printed for a golden's manifest is the golden, byte for byte."""
-    assert main(["render", "-f", str(GOLDENS / "cluster.yaml")]) == 0
-    assert capsys.readouterr().out == (GOLDENS / "cluster.json").read_text(encoding="utf-8")
+    assert main(["render", "-f", str(GOLDENS / "ingress.yaml"), *OPTIONS]) == 0
+    assert capsys.readouterr().out == (GOLDENS / "ingress.json").read_text(encoding="utf-8")
 
 
 def test_reads_json_and_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`-f -` reads standard input, and JSON is as good as YAML."""
-    manifest = {"metadata": {"name": "a"}, "spec": {"models": [{"name": "m", "source": {"path": "w"}}]}}
+    models = [{"name": "m", "source": {"path": "/w"}}]
+    manifest = {"metadata": {"name": "a"}, "spec": {"models": models, "image": "server:1"}}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(manifest)))
     assert main(["render", "-f", "-"]) == 0
-    assert [made["kind"] for made in json.loads(capsys.readouterr().out)] == ["ConfigMap", "ConfigMap"]
+    kinds = [made["kind"] for made in json.loads(capsys.readouterr().out)]
+    assert kinds[0] == "ServiceAccount"
+    assert kinds[-1] == "Deployment"
 
 
+@pytest.mark.requirement("O5")
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -32,10 +38,12 @@ def test_reads_json_and_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: 
         ("- a\n- b\n", ["must be a mapping"]),
         ("a: [\n", ["line"]),
         ("a: 1\n---\nb: 2\n", ["single document"]),
+        ("metadata: {name: a}\nspec: {image: i, models: [{name: m, source: {path: w}}]}\n", ["model m", "absolute"]),
+        ("metadata: {name: a}\nspec: {models: [{name: m, source: {path: /w}}]}\n", ["spec.image"]),
     ],
 )
 def test_names_every_mistake(text: str, told: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A manifest that is wrong is refused with exit status 2 and all that is wrong with it."""
+    """A manifest that is wrong, or of which no pod can come, gives exit status 2 and all that is wrong with it."""
     path = tmp_path / "manifest.yaml"
     path.write_text(text, encoding="utf-8")
     assert main(["render", "-f", str(path)]) == 2

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tools import generate
+from embedfleet_operator.status.causes import CAUSES
+from embedfleet_operator.status.states import STATES
+from tools import generate, operations
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -30,6 +32,18 @@ def test_check_writes_nothing_and_fails_on_a_stale_file(
     assert generate.main(["--check"]) == 1
     assert capsys.readouterr().err.count("make generate") == len(generate.generated())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.requirement("O4")
+def test_the_operations_page_keeps_what_people_wrote() -> None:
+    """The tables between the marks are made anew, the text around them stays; every reason has its row."""
+    made = operations.page(None)
+    written = (
+        made.replace("# Operations", "# My own words").replace("| `InsufficientGPU` |", "| gone |") + "\nThe end.\n"
+    )
+    again = operations.page(written)
+    assert again == made.replace("# Operations", "# My own words") + "\nThe end.\n"
+    assert [reason for reason in (*CAUSES, *STATES) if f"| `{reason}` |" not in made] == []
 
 
 def test_the_reference_names_every_field() -> None:

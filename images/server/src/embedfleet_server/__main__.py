@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from embedfleet.api.local import LocalRecord, private_directory, remove_record, runtime_directory, write_record
 from embedfleet.api.models import ModelSpec
-from embedfleet.api.service import Drain
+from embedfleet.api.pods import Drain
 from embedfleet_server.app import announce, logs, watching
 from embedfleet_server.app.collecting import Collecting
 from embedfleet_server.app.keys import Keys

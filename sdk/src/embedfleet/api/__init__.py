@@ -2,8 +2,9 @@
 
 from embedfleet.api.batching import Batching, Health, ModelBatching
 from embedfleet.api.models import Dtype, HuggingFaceSource, Loading, ModelSpec, Prompts, Source
+from embedfleet.api.pods import Drain, Gpu
 from embedfleet.api.problems import Problem, problems
-from embedfleet.api.service import Drain, EmbeddingService, EmbeddingServiceSpec, Gpu, Metadata
+from embedfleet.api.service import EmbeddingService, EmbeddingServiceSpec, Metadata
 from embedfleet.api.settings import BatchingSettings, ModelSettings, split
 
 __all__ = [

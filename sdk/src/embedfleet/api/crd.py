@@ -19,6 +19,8 @@ Schema = dict[str, Any]
 
 # What an API server's structural schema has no use for: titles are noise, unknown keys are pruned or refused by itself.
 _DROPPED = frozenset({"title", "additionalProperties", "$defs", "anyOf", "$ref", "const"})
+# A list whose entries must have one of these is keyed by it, so that two appliers can own different entries.
+_LIST_KEYS = ("name", "type")
 # The order in which a reader of the file wants a field told.
 _ORDER = (
     "description",
@@ -91,13 +93,21 @@ def _version() -> Schema:
             },
         },
         "additionalPrinterColumns": [
-            {"name": "Models", "type": "string", "jsonPath": ".spec.models[*].name"},
-            {"name": "GPUs", "type": "integer", "jsonPath": ".spec.gpu.count"},
-            {"name": "Wanted", "type": "integer", "jsonPath": ".spec.replicas"},
-            {"name": "Replicas", "type": "integer", "jsonPath": ".status.replicas"},
+            {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
+            _wide("Reason", "string", ".status.conditions[?(@.type=='Ready')].reason"),
+            {"name": "Replicas", "type": "integer", "jsonPath": ".status.readyReplicas"},
+            _wide("Wanted", "integer", ".spec.replicas"),
+            _wide("GPUs", "integer", ".spec.gpu.count"),
+            {"name": "Models", "type": "string", "jsonPath": ".status.modelsReady"},
+            {"name": "URL", "type": "string", "jsonPath": ".status.url"},
             {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
         ],
     }
+
+
+def _wide(name: str, kind: str, path: str) -> Schema:
+    """A column that only `kubectl get -o wide` shows."""
+    return {"name": name, "type": kind, "jsonPath": path, "priority": 1}
 
 
 def _root() -> Schema:
@@ -128,7 +138,15 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sche
         made["properties"] = _properties(resolved, definitions)
     if "items" in resolved:
         made |= _list(resolved, definitions)
-    return _ordered(made)
+    return _ordered(made | _open(resolved, definitions))
+
+
+def _open(node: Schema, definitions: Mapping[str, Any]) -> Schema:
+    """What an object says of keys that its type does not name: kept as they are, or all of one kind."""
+    others = node.get("additionalProperties", False)
+    if others is True:
+        return {"x-kubernetes-preserve-unknown-fields": True}
+    return {"additionalProperties": _structural(others, definitions)} if others else {}
 
 
 def _ordered(node: Schema) -> Schema:
@@ -153,19 +171,21 @@ def _properties(node: Schema, definitions: Mapping[str, Any]) -> Schema:
     for name, given in node["properties"].items():
         if made[name]["type"] == "object" and name not in required and "default" not in given:
             # A group that is there by default: the API server then fills in the defaults of what stands in it.
-            made[name] = _ordered(made[name] | {"default": _group_default(made[name])})
+            made[name] = _ordered(made[name] | {"default": _default(made[name])})
     return made
 
 
-def _group_default(group: Schema) -> Schema:
-    """What stands for a group that is not given; the API server holds it against the group's rules as it is."""
+def _default(group: Schema) -> Schema:
+    """What stands for a group that is not given; whole where it has rules, since the API server asks them of it."""
     if "x-kubernetes-validations" not in group:
         return {}
-    return {name: field["default"] for name, field in group["properties"].items() if "default" in field}
+    properties = group.get("properties", {}).items()
+    return {name: _default(child) or child["default"] for name, child in properties if "default" in child}
 
 
 def _list(node: Schema, definitions: Mapping[str, Any]) -> Schema:
     items = _structural(cast("Mapping[str, Any]", node["items"]), definitions)
-    if "name" in items.get("required", ()):
-        return {"items": items, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-    return {"items": items, "x-kubernetes-list-type": "atomic"}
+    key = next((name for name in _LIST_KEYS if name in items.get("required", ())), None)
+    if key is not None:
+        return {"items": items, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+    return {"items": items, "x-kubernetes-list-type": "set" if items["type"] == "string" else "atomic"}

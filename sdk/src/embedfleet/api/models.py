@@ -6,6 +6,7 @@ from pydantic import Field
 
 from embedfleet.api.base import ContractModel, Rule
 from embedfleet.api.batching import ModelBatching
+from embedfleet.api.references import Image, ObjectName, RelativePath, climbs
 
 Dtype = Literal["Auto", "Float32", "BFloat16", "Float16"]
 Loading = Literal["Eager", "Lazy"]
@@ -22,19 +23,55 @@ class HuggingFaceSource(ContractModel):
     """Branch, tag or commit. A commit makes the service reproducible."""
 
 
+_INSIDE = Rule(
+    "!has(self.path) || !self.path.matches('(^|/)[.][.](/|$)')",
+    "path must not contain '..'",
+    lambda self: not climbs(self.get("path") or ""),
+)
+
+
+class VolumeSource(ContractModel):
+    """Weights on a volume of the cluster, mounted read-only."""
+
+    claim_name: ObjectName
+    """PersistentVolumeClaim in the service's namespace."""
+    path: RelativePath | None = None
+    """The sentence-transformers directory, from the volume's root. Unset: the root itself."""
+
+    cel_rules = (_INSIDE,)
+
+
+class ImageSource(ContractModel):
+    """Weights in an image of their own, mounted read-only (Kubernetes' image volumes)."""
+
+    reference: Image
+    """The image; a digest (`…@sha256:…`) makes the service reproducible."""
+    path: RelativePath | None = None
+    """The sentence-transformers directory, from the image's root. Unset: the root itself."""
+
+    cel_rules = (_INSIDE,)
+
+
+_KINDS = ("huggingFace", "volume", "image", "path")
+
+
 class Source(ContractModel):
     """Where the weights come from: exactly one of the fields."""
 
     hugging_face: HuggingFaceSource | None = None
     """A Hugging Face repository."""
+    volume: VolumeSource | None = None
+    """A volume of the cluster."""
+    image: ImageSource | None = None
+    """An image that holds weights."""
     path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """A sentence-transformers directory on the machine that runs the server; on a laptop relative to the manifest."""
+    """A sentence-transformers directory: on a laptop relative to the manifest, in a pod absolute."""
 
     cel_rules = (
         Rule(
-            "has(self.huggingFace) != has(self.path)",
-            "exactly one of huggingFace and path must be set",
-            lambda self: (self.get("huggingFace") is not None) != (self.get("path") is not None),
+            f"[{', '.join(f'has(self.{kind})' for kind in _KINDS)}].exists_one(given, given)",
+            f"exactly one of {', '.join(_KINDS[:-1])} and {_KINDS[-1]} must be set",
+            lambda self: [self.get(kind) is not None for kind in _KINDS].count(True) == 1,
         ),
     )
 

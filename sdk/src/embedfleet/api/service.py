@@ -4,9 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from embedfleet.api.access import Auth, Monitoring, Network, Tls
 from embedfleet.api.base import NAME_PATTERN, ContractModel, Plain, Rule
 from embedfleet.api.batching import Batching, largest_batch
 from embedfleet.api.models import ModelSpec
+from embedfleet.api.pods import Drain, Gpu, PodTemplate, Rollout, grace_rule
+from embedfleet.api.references import Image, SecretReference, Unique
+from embedfleet.api.weights import Weights
 
 GROUP = "embedfleet.dev"
 VERSION = "v1alpha1"
@@ -16,38 +20,6 @@ PLURAL = "embeddingservices"
 SHORT_NAME = "embed"
 
 _NAME_RULE = "the name must be a DNS label of at most 63 characters, since a Service gets it"
-
-
-class Gpu(ContractModel):
-    """The devices of each replica."""
-
-    count: Annotated[int, Field(ge=0, le=64)] = 1
-    """GPUs per replica; 0 serves on the CPU. A laptop without a GPU serves on its CPU and says so."""
-    resource_name: Annotated[
-        str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=317)
-    ] = "nvidia.com/gpu"
-    """Extended resource the pods ask for; the names of MIG slices and time-sliced GPUs too."""
-
-
-class Drain(ContractModel):
-    """How a server leaves."""
-
-    propagation_seconds: Annotated[int, Field(ge=0, le=3600)] = 15
-    """A leaving pod serves on for at least so long, until no router sends to it any more; 0 on a laptop."""
-    quiet_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
-    """After that it serves on until no request has come for so long."""
-    max_lame_duck_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
-    """Longest that a leaving pod serves on, requests or not."""
-    request_seconds: Annotated[int, Field(ge=1, le=86_400)] = 30
-    """Longest that a leaving server works on what it has accepted."""
-
-    cel_rules = (
-        Rule(
-            "self.propagationSeconds <= self.maxLameDuckSeconds",
-            "drain.propagationSeconds must be at most drain.maxLameDuckSeconds",
-            lambda self: self.get("propagationSeconds", 15) <= self.get("maxLameDuckSeconds", 30),
-        ),
-    )
 
 
 class Metadata(ContractModel):
@@ -78,8 +50,28 @@ class EmbeddingServiceSpec(ContractModel):
     """The devices of each replica."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """Server pods in a cluster; a laptop runs one server."""
+    suspend: bool = False
+    """No pods, whatever `replicas` says; all else stays."""
     drain: Drain = Field(default_factory=Drain)
     """How a server leaves."""
+    rollout: Rollout = Field(default_factory=Rollout)
+    """How new pods take the place of old ones."""
+    weights: Weights = Field(default_factory=Weights)
+    """Where the weights of hub models are fetched from, and kept, in a cluster."""
+    auth: Auth | None = None
+    """Keys that requests must bring. Unset: none."""
+    tls: Tls | None = None
+    """Encryption of the public port. Unset: none."""
+    network: Network = Field(default_factory=Network)
+    """Who may reach the pods."""
+    monitoring: Monitoring = Field(default_factory=Monitoring)
+    """How the service is watched."""
+    image: Image | None = None
+    """Image of the server. Unset: the operator's."""
+    image_pull_secrets: Annotated[list[SecretReference], Field(max_length=16), Unique] = Field(default_factory=list)
+    """Secrets with which images are pulled."""
+    pod_template: PodTemplate | None = None
+    """What is to differ in the pods. Resources of the server: `spec.containers` with the name `server`."""
 
     cel_rules = (
         Rule(
@@ -135,6 +127,7 @@ class EmbeddingServiceSpec(ContractModel):
                 for m in self["models"]
             ),
         ),
+        grace_rule(),
     )
 
 

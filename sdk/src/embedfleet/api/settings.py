@@ -10,7 +10,8 @@ from pydantic import Field
 from embedfleet.api.base import ContractModel
 from embedfleet.api.batching import Batching, ModelBatching
 from embedfleet.api.models import ModelSpec
-from embedfleet.api.service import Drain, EmbeddingService
+from embedfleet.api.pods import Drain
+from embedfleet.api.service import EmbeddingService
 
 MODELS_FILE = "models.json"
 BATCHING_FILE = "batching.json"
@@ -29,6 +30,10 @@ class ModelSettings(ContractModel):
     """GPUs to use; 0 is the CPU."""
     drain: Drain = Field(default_factory=Drain)
     """How the server leaves."""
+    api_keys_directory: Annotated[str, Field(max_length=4096)] | None = None
+    """Directory with a file for each tenant: its name is the tenant, its content the key. Unset: none is asked."""
+    tls_directory: Annotated[str, Field(max_length=4096)] | None = None
+    """Directory with `tls.crt` and `tls.key` for the public port. Unset: plain HTTP."""
 
 
 class BatchingSettings(ContractModel):
@@ -47,14 +52,14 @@ class BatchingSettings(ContractModel):
 
 
 def split(service: EmbeddingService) -> tuple[ModelSettings, BatchingSettings]:
-    """The two settings files of a service."""
+    """The two settings files of a service on this machine; the operator puts over them what differs in a pod."""
     spec = service.spec
     models = ModelSettings(
         service=service.metadata.name,
         models=[model.model_copy(update={"batching": None}) for model in spec.models],
         default_model=spec.default_model,
         gpu_count=spec.gpu.count,
-        drain=spec.drain,
+        drain=spec.drain.at_once(),
     )
     own = {model.name: model.batching for model in spec.models if model.batching is not None}
     return models, BatchingSettings(generation=service.metadata.generation or 0, batching=spec.batching, models=own)
