@@ -84,5 +84,6 @@ def test_the_server_starts_without_its_models(wheels: dict[str, Path], pins: Pat
 def test_the_operator_renders(wheels: dict[str, Path], pins: Path, tmp_path: Path) -> None:
     """`python -m embedfleet_operator render` prints the objects of a manifest."""
     programs = environment(tmp_path / "env", pins, wheels["embedfleet"], wheels["embedfleet-operator"])
-    printed = output(programs / "python", "-m", "embedfleet_operator", "render", "-f", EXAMPLE, cwd=tmp_path)
+    render = (programs / "python", "-m", "embedfleet_operator", "render")
+    printed = output(*render, "-f", EXAMPLE, "--server-image", "server:1", cwd=tmp_path)
     assert "semantic-batching" in printed
