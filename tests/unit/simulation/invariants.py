@@ -280,8 +280,10 @@ class Watch:
     def _waits(self, model: ModelPlan, item: ItemTruth) -> bool:
         """Waits since before this instant, in the queue of this model."""
         truth = self.truth
-        is_its = item.state == "waiting" and truth.requests[item.request].model == model.name
-        return is_its and item.encoded_at < truth.time() and item.request not in truth.ended
+        request = truth.requests[item.request]
+        is_its = item.state == "waiting" and request.model == model.name
+        is_wanted = item.request not in truth.ended and self._deadline(request) > truth.time()
+        return is_its and is_wanted and item.encoded_at < truth.time()
 
     def _tokens_fit(self, padded: int, own: int, batching: Batching) -> bool:
         return min(padded, own if not batching.enabled else padded) <= batching.max_batch_tokens
