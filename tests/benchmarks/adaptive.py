@@ -3,9 +3,12 @@
 Against the best of all fixed sizes within the latency target; batches are full, so the size is all that differs.
 """
 
+import math
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -21,7 +24,8 @@ _SAMPLE = 500  # batches of each fixed size, for its mean and its p95
 _NEAR, _QUANTILE = 0.95, 0.95
 _FIXED = (*range(1, 64), *range(64, _LARGEST + 1, 4))
 _WAITING = sorted(mixed_lengths()[::4])
-_Batches = Callable[[int, float, random.Random], list[int]]
+_UP_TO = (0, *accumulate(_WAITING))
+_Batches = Callable[[int, float, float, random.Random], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,17 +179,30 @@ def _told(cases: Sequence[_Case], of: Callable[[Sequence[_Case]], str]) -> str:
     return "; ".join(f"{kind}: {of([case for case in cases if case.kind == kind])}" for kind in kinds)
 
 
-# Batches of a size: the lengths of their texts. `at`, from 0 to 1, says whose turn it is.
+# Full batches: the lengths of at most `size` texts of at most `tokens` together, one if it is longer than that. `at`,
+# from 0 to 1, says whose turn it is.
 
 
-def _mixed(size: int, at: float, draw: random.Random) -> list[int]:
-    return draw.choices(_WAITING, k=size)
+def _mixed(size: int, tokens: float, at: float, draw: random.Random) -> list[int]:
+    lengths = draw.choices(_WAITING, k=size)
+    return lengths[: max(1, bisect_right(list(accumulate(lengths)), tokens))]
 
 
-def _alike(size: int, at: float, draw: random.Random) -> list[int]:
+def _alike(size: int, tokens: float, at: float, draw: random.Random) -> list[int]:
+    if _tokens_of(_around(size, at)) > tokens:
+        size = bisect_right(range(2, size), tokens, key=lambda fewer: _tokens_of(_around(fewer, at))) + 1
+    return _WAITING[_around(size, at)]
+
+
+def _around(size: int, at: float) -> slice:
+    """The place in the queue of so many texts nearest in length to the one whose turn it is."""
     start = int(at * len(_WAITING)) - size // 2
     start = max(0, min(len(_WAITING) - size, start))
-    return _WAITING[start : start + size]
+    return slice(start, start + size)
+
+
+def _tokens_of(place: slice) -> int:
+    return int(_UP_TO[place.stop] - _UP_TO[place.start])
 
 
 def _measured(profile: _Profile, draw: random.Random, lengths: Sequence[int]) -> float:
@@ -193,11 +210,11 @@ def _measured(profile: _Profile, draw: random.Random, lengths: Sequence[int]) ->
 
 
 def _run(profile: _Profile, batches: _Batches, seed: int) -> _Found:
-    """The sizer before the device: full batches of whatever size it says."""
+    """The sizer before the device: full batches of as many inputs and tokens as it says."""
     sizer, draw = AdaptiveSize(1, _LARGEST, _INITIAL, profile.target), random.Random(seed)
     settled, tokens, seconds = 0, 0, list[float]()
     for number in range(_BATCHES):
-        lengths = batches(sizer.size, draw.random(), draw)
+        lengths = batches(sizer.most, sizer.tokens or math.inf, draw.random(), draw)
         taken = _measured(profile, draw, lengths)
         sizer.ran(len(lengths), sum(lengths), taken)
         settled = settled or (number + 1 if sizer.settled else 0)
@@ -217,7 +234,7 @@ def _best_fixed(profile: _Profile, batches: _Batches) -> tuple[int, float]:
 def _fixed(profile: _Profile, batches: _Batches, size: int) -> float | None:
     """Tokens a second, without noise and with turns evenly spread, so that the best of many is not the luckiest."""
     draw = random.Random(size)
-    runs = [batches(size, (turn + 0.5) / _SAMPLE, draw) for turn in range(_SAMPLE)]
+    runs = [batches(size, math.inf, (turn + 0.5) / _SAMPLE, draw) for turn in range(_SAMPLE)]
     if profile.target is not None:
         noisy = [_measured(profile, draw, lengths) for lengths in runs]
         if float(np.quantile(noisy, _QUANTILE)) > profile.target:

@@ -106,6 +106,10 @@ class BatchingCore:
         """Start nothing of one model (or do again); new work is still admitted up to the bound."""
         self._models[name].paused = paused
 
+    def learn_size_from(self, name: str, size: int) -> None:
+        """Learn the size of one model's batches anew, from `size` on."""
+        self._models[name].learn_size_from(size)
+
     def learn_memory(self, name: str, tokens: int, peak_mib: float) -> None:
         """A forward outside any batch (a self-test, a warm-up) took so much memory for so many tokens."""
         self._models[name].needs.learn(tokens, peak_mib)
@@ -254,7 +258,7 @@ class BatchingCore:
         return self._models[name].load.tokens
 
     def batch_size(self, name: str) -> int:
-        """Most inputs in the next batch of model `name`: as configured, or learnt."""
+        """Most inputs in the next batch of model `name`: as configured; or learnt, and then of average length."""
         return self._models[name].size
 
     def breaker_of(self, name: str) -> tuple[BreakerState, str]:

@@ -38,9 +38,10 @@ class ModelState:
 
     def change(self, policy: Policy, bound: Bound) -> None:
         """New values; what was learnt still counts."""
+        before = self.policy.sizing
         self.policy, self.bound = policy, bound
         self.queue.regroup(self._bucket())
-        self._change_sizer(policy)
+        self._change_sizer(policy, None if before is None else before.initial)
         if policy.breaking is None:
             self.breaker = None
         elif self.breaker is None:
@@ -50,17 +51,22 @@ class ModelState:
 
     def room(self, pressure: Pressure) -> Room:
         """What the next batch may hold: as configured, learnt, and left by memory."""
-        policy = self.policy
-        tokens = self.memory.within(policy.max_batch_tokens)
-        if policy.max_batch_mib is not None:
-            seen = self.needs.tokens_within(policy.max_batch_mib)
-            tokens = tokens if seen is None else max(1, min(tokens, seen))
-        return Room(self.size, pressure.within(tokens))
+        tokens = self._allowed()
+        if self.sizer is None:
+            return Room(self.policy.max_batch_size, pressure.within(tokens))
+        learnt = self.sizer.tokens
+        return Room(self.sizer.most, pressure.within(tokens if learnt is None else min(tokens, learnt)))
 
     @property
     def size(self) -> int:
-        """Most inputs in the next batch."""
+        """Most inputs in the next batch; where it is learnt, of average length."""
         return self.policy.max_batch_size if self.sizer is None else self.sizer.size
+
+    def learn_size_from(self, size: int) -> None:
+        """Learn the size anew, from `size` on, where it is learnt."""
+        sizing = self.policy.sizing
+        if sizing is not None:
+            self.sizer = AdaptiveSize(sizing.smallest, self.policy.max_batch_size, size, sizing.target)
 
     def may_start(self, now: float) -> bool:
         """Whether nothing of its own keeps it from starting a batch."""
@@ -86,7 +92,7 @@ class ModelState:
             self.cost.learn(batch.tokens, seconds, own)
             self.spread.learn(batch, batch.formed + seconds)
             if self.sizer is not None:
-                self.sizer.ran(len(batch.entries), own, seconds)
+                self.sizer.ran(len(batch.entries), own, seconds, batch.tokens, self._allowed())
         if peak_mib is not None:
             self.needs.learn(batch.tokens, peak_mib)
         self.memory.went_well(self.policy.max_batch_tokens)
@@ -106,6 +112,13 @@ class ModelState:
         elif self.breaker is not None:
             self._broke(batch, cause, now)
 
+    def _allowed(self) -> int:
+        """Most tokens in a batch, as configured and left by memory."""
+        policy = self.policy
+        tokens = self.memory.within(policy.max_batch_tokens)
+        seen = None if policy.max_batch_mib is None else self.needs.tokens_within(policy.max_batch_mib)
+        return tokens if seen is None else max(1, min(tokens, seen))
+
     def _broke(self, batch: Batch, cause: str, now: float) -> None:
         """Parts of a batch that failed before tell nothing new: one bad input counts once."""
         assert self.breaker is not None
@@ -114,12 +127,13 @@ class ModelState:
         else:
             self.breaker.failed(batch.number, cause, now)
 
-    def _change_sizer(self, policy: Policy) -> None:
+    def _change_sizer(self, policy: Policy, initial: int | None) -> None:
+        """Learn on, unless the size from which it is learnt is no longer `initial`."""
         sizing = policy.sizing
         if sizing is None:
             self.sizer = None
-        elif self.sizer is None or self.sizer.initial != sizing.initial:
-            self.sizer = AdaptiveSize(sizing.smallest, policy.max_batch_size, sizing.initial, sizing.target)
+        elif self.sizer is None or sizing.initial != initial:
+            self.learn_size_from(sizing.initial)
         else:
             self.sizer.change(sizing.smallest, policy.max_batch_size, sizing.target)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
-from embedfleet_server.batching.types import CRITICAL, HIGH, LOW, LOWEST, NORMAL, Policy, Retry
+from embedfleet_server.batching.types import CRITICAL, HIGH, LOW, LOWEST, NORMAL, Policy, Retry, Sizing
 from embedfleet_server.engine.errors import InvalidRequest
 from embedfleet_server.engine.faults import MayPass
 from embedfleet_server.engine.observer import BatchRecord
@@ -34,6 +34,7 @@ _OPTIONAL = {
     "retryable",
     "metrics_collector",
 }
+_USUAL = 32  # where learning starts when nothing is said, as in the manifest
 _SWITCHES = {"enabled", "dispatch_when_idle", "priorities", "monitoring", "health", "adaptive"}
 
 
@@ -98,7 +99,7 @@ class BatchProcessorConfig:
             raise ValueError(f"BatchProcessorConfig: {'; '.join(problems)}")
 
     def policy(self, size: int) -> Policy:
-        """The core's values for batches of at most `size` items; an item counts as one token."""
+        """The core's values for batches of at most `size` items, where not learnt; an item counts as one token."""
         return Policy(
             enabled=self.enabled,
             max_batch_size=size,
@@ -107,6 +108,7 @@ class BatchProcessorConfig:
             min_interval=self.min_batch_interval_milliseconds / 1000,
             dispatch_when_idle=self.dispatch_when_idle,
             sort_by_length=False,
+            sizing=self._sizing() if self.adaptive else None,
         )
 
     def retry(self) -> Retry:
@@ -119,6 +121,21 @@ class BatchProcessorConfig:
             raise InvalidRequest(f"priority is {asked!r}: it must be 0 to 255", "priority")
         return int(asked) if self.priorities else NORMAL
 
+    def _sizing(self) -> Sizing:
+        usual = min(max(_USUAL, self.min_batch_size), self.max_batch_size)
+        target = self.target_batch_milliseconds
+        return Sizing(self.min_batch_size, self.initial_batch_size or usual, None if target is None else target / 1000)
+
+    def size_problem(self, size: object) -> str | None:
+        """What is wrong with a batch size to go on with, if anything is."""
+        must = _must("max_batch_size", size)
+        if must is not None:
+            return f"batch size is {size!r}: it must be {must}"
+        low, high = self.min_batch_size, self.max_batch_size
+        if self.adaptive and not low <= size <= high:  # type: ignore[operator]  # just seen to be a number
+            return f"batch size is {size}: with adaptive it must be from {low} to {high}"
+        return None
+
     def _contradictions(self) -> list[str]:
         low, high, first = self.min_batch_size, self.max_batch_size, self.initial_batch_size
         found = []
@@ -129,12 +146,6 @@ class BatchProcessorConfig:
                 f"initial_batch_size is {first}: it must be from min_batch_size ({low}) to max_batch_size ({high})"
             )
         return found
-
-
-def size_problem(name: str, size: object) -> str | None:
-    """What is wrong with a batch size, if anything is."""
-    must = _must("max_batch_size", size)
-    return f"{name} is {size!r}: it must be {must}" if must else None
 
 
 def _problem(name: str, value: object) -> str | None:

@@ -9,7 +9,6 @@ from embedfleet_server.engine.observer import BatchRecord
 from embedfleet_server.processor.callables import Raised
 from embedfleet_server.processor.config import BatchProcessorConfig
 from embedfleet_server.processor.request import Failed, Request
-from embedfleet_server.processor.sizes import BatchSize
 from embedfleet_server.processor.stats import BatchStats
 
 _log = logging.getLogger("embedfleet.processor")
@@ -19,10 +18,10 @@ class ResultDelivery:
     """The dispatcher's delivery, for results of any kind."""
 
     def __init__(
-        self, config: BatchProcessorConfig, stats: BatchStats, size: BatchSize, ended: Callable[[Request | None], None]
+        self, config: BatchProcessorConfig, stats: BatchStats, ended: Callable[[Request | None], None]
     ) -> None:
         """`ended` hears of each request that has its answer, and of None when a failed batch waits again."""
-        self._stats, self._size, self._ended = stats, size, ended
+        self._stats, self._ended = stats, ended
         self._collector = config.metrics_collector if config.monitoring else None
         self._is_measured = config.monitoring
 
@@ -32,7 +31,6 @@ class ResultDelivery:
     def scatter(self, batch: Batch, results: Any, seconds: float) -> int:
         """Give each request its results. The batch counts as measured before any caller can look."""
         waited = batch.formed - min(entry[2].arrived for entry in batch.entries)
-        self._size.ran(len(batch.entries), seconds)
         if self._is_measured:
             self._stats.update(len(batch.entries), seconds, waited)
             self._collect(_record(batch.entries, 0, waited, seconds))
@@ -44,9 +42,7 @@ class ResultDelivery:
         """Not known: what the callable takes is its own affair."""
 
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
-        """The callable's own exception for each; a fault of the item says nothing of the size."""
-        if fault is not Fault.PERMANENT:
-            self._size.failed()
+        """The callable's own exception for each."""
         if entries and self._is_measured:
             self._stats.record_error(len(entries))
             self._collect(_record(entries, len(entries), 0.0, None))

@@ -59,7 +59,7 @@ class Running:
     def state(self) -> dict[str, Any]:
         """What is the case at this instant."""
         return {
-            "current_batch_size": self._runtime.size.now,
+            "current_batch_size": self._runtime.size,
             "active_batches": self._runtime.active,
             "queue_size": self.door.depth,
             "is_paused": self._is_paused,

@@ -14,7 +14,6 @@ from embedfleet_server.processor.config import BatchProcessorConfig
 from embedfleet_server.processor.door import Door
 from embedfleet_server.processor.request import Payload, Request
 from embedfleet_server.processor.results import ResultDelivery
-from embedfleet_server.processor.sizes import BatchSize
 from embedfleet_server.processor.stats import BatchStats
 from embedfleet_server.processor.watch import Seen, Watch
 
@@ -29,11 +28,10 @@ class Runtime:
     def __init__(self, config: BatchProcessorConfig, workers: CallableWorkers, door: Door, stats: BatchStats) -> None:
         self._config, self._workers, self._door = config, workers, door
         self._loop = asyncio.get_running_loop()
-        self.size = BatchSize(config)
         self._core = BatchingCore(config.max_workers, Bound(), config.max_workers, config.retry())
-        self._core.add_model(_QUEUE, config.policy(self.size.now))
+        self._core.add_model(_QUEUE, config.policy(config.max_batch_size))
         self._core.model_ready(_QUEUE, _QUEUE, padded=False)
-        delivery = ResultDelivery(config, stats, self.size, self._ended)
+        delivery = ResultDelivery(config, stats, self._ended)
         self._dispatcher = Dispatcher(
             self._core, self, lambda name: None, lambda record: None, config.retryable, delivery
         )
@@ -48,6 +46,11 @@ class Runtime:
     def active(self) -> int:
         """Batches under way; from any thread."""
         return len(self._started)
+
+    @property
+    def size(self) -> int:
+        """Most items in the next batch; from any thread."""
+        return self._core.batch_size(_QUEUE)
 
     def empty_box(self) -> None:
         """Take in what came through the door, and drop what was cancelled."""
@@ -66,9 +69,14 @@ class Runtime:
         self._dispatcher.kick()
 
     def resize(self, size: int) -> None:
-        """The size of the next batch."""
-        self.size.set(size)
-        self._follow_size()
+        """From now on `size`; learning starts anew there. `ValueError` when it is not within the bounds."""
+        problem = self._config.size_problem(size)
+        if problem is not None:
+            raise ValueError(problem)
+        if self._config.adaptive:
+            self._core.learn_size_from(_QUEUE, size)
+        else:
+            self._core.change(_QUEUE, self._config.policy(size))
 
     async def forward(self, model: Any, batch: Sequence[Payload], /) -> list[Any]:
         """One batch; whoever waits for room may come in now that it left the queue."""
@@ -135,7 +143,6 @@ class Runtime:
             self._open.discard(request)
         if not self._open:
             self._nobody.set()
-        self._follow_size()
         self._publish()
 
     async def _emptied(self, patience: float) -> bool:
@@ -155,9 +162,6 @@ class Runtime:
     def _seen(self) -> Seen:
         longest = self._loop.time() - min(self._started, default=self._loop.time())
         return Seen(self._door.depth, self._config.max_queued_requests, longest)
-
-    def _follow_size(self) -> None:
-        self._core.change(_QUEUE, self._config.policy(self.size.now))
 
     # Deadlines: all requests have the same time, so they pass in the order of arrival and one timer does for all.
 
