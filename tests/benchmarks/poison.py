@@ -12,7 +12,7 @@ import numpy as np
 from embedfleet.api import Batching, BatchingSettings
 from embedfleet.api.models import ModelSpec
 from embedfleet_server.engine import Engine, ModelConfig
-from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.rows import AnyRows
 from tests.benchmarks import loads
 from tests.benchmarks.report import Goal, Section, show
@@ -38,9 +38,19 @@ class Poisoned:
         """The model's own."""
         return self.model.info
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         """The model's own."""
-        return self.model.encode(items, prompt, input_type)
+        return self.model.encode(items, prompt, input_type, side)
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """The model's own."""
+        return self.model.tokenize(texts, special=special)
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """The model's own."""
+        return self.model.decode(ids, special=special)
 
     def forward(self, batch: Sequence[Encoded]) -> AnyRows:
         """The model's own vectors, unless the bad text is among the batch."""

@@ -1,6 +1,7 @@
 """A small model that honours the engine's protocol: vectors are hashes of token ids, the same in every process."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,11 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from embedfleet_server.engine.errors import BadItems, ItemError
-from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Pair, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Pair, Rows, Side, Token
 
 VOCABULARY = 1000
 NOT_FINITE, HOLD, BREAK = 997, 998, 999
 """Tokens of the words NOTFINITE (its row is NaN), HOLD (the forward waits) and BREAK (the forward raises)."""
+FIRST = 996
+"""The special token."""
 _WORDS = {"NOTFINITE": NOT_FINITE, "HOLD": HOLD, "BREAK": BREAK}
 
 INFO = ModelInfo(
@@ -52,14 +55,26 @@ class FakeModel:
         self.info = replace(INFO, name=name, **changes)  # type: ignore[arg-type]  # fields by name
         self._hold = hold
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         """A token for each word; token ids as they are."""
         made = [token_ids(item, prompt) for item in items]
         wrong = [i for i, ids in enumerate(made) if not ids or not all(0 <= t < VOCABULARY for t in ids)]
         if wrong:
             raise BadItems([ItemError(i, "token_out_of_range", f"ids go from 0 to {VOCABULARY - 1}") for i in wrong])
         limit = self.info.max_tokens
-        return [Encoded(ids[:limit], truncated=len(ids) > limit) for ids in made]
+        kept = [ids[-limit:] if side == "left" else ids[:limit] for ids in made]
+        return [Encoded(few, truncated=len(ids) > limit) for few, ids in zip(kept, made, strict=True)]
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """A token for each word, and a special one before them."""
+        first = [Token(FIRST, "[FIRST]", special=True, start=None, stop=None)] if special else []
+        return [first + [_shown(word) for word in re.finditer(r"\S+", text)] for text in texts]
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """The ids themselves, as words."""
+        return [" ".join(str(one) for one in row if special or one != FIRST) for row in ids]
 
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """(n, native_dimensions) float32."""
@@ -103,5 +118,9 @@ def vectors(items: Sequence[Item], prompt: str = "") -> Rows:
     return np.stack([vector(token_ids(item, prompt)[: INFO.max_tokens]) for item in items])
 
 
+def _shown(word: re.Match[str]) -> Token:
+    return Token(_token(word[0]), word[0], special=False, start=word.start(), stop=word.end())
+
+
 def _token(word: str) -> int:
-    return _WORDS.get(word, int.from_bytes(hashlib.sha256(word.encode()).digest()[:2]) % NOT_FINITE)
+    return _WORDS.get(word, int.from_bytes(hashlib.sha256(word.encode()).digest()[:2]) % FIRST)

@@ -1,7 +1,7 @@
 """Other projects' clients, each as its users write it: `python -m tests.support.real_clients NAME URL KEY`.
 
-Prints one JSON object: the client's version and the vectors of `TEXTS`. A process of its own for each, since these
-packages bring warnings, event loops and settings of their own.
+Prints one JSON object: the client's version and the vectors of `TEXTS`, or their scores. A process of its own for each,
+since these packages bring warnings, event loops and settings of their own.
 """
 
 import asyncio
@@ -13,7 +13,10 @@ from importlib.metadata import version
 from typing import Any
 
 TEXTS = ["a first text", "another one", "the third, with more words"]
+QUERY = "which text is it"
 Vectors = list[list[float]]
+Scores = list[list[Any]]
+"""Texts with their scores, best first."""
 
 
 def openai(url: str, key: str, **options: Any) -> Vectors:
@@ -78,6 +81,32 @@ def llama_index_tei(url: str, key: str) -> Vectors:
     return _vectors(made.get_text_embedding_batch(TEXTS))
 
 
+def llama_index_rerank(url: str, key: str) -> Scores:
+    """LlamaIndex's reranker over text-embeddings-inference; its token is sent as it is, so the scheme stands in it."""
+    made = import_module("llama_index.postprocessor.tei_rerank").TextEmbeddingInference(
+        base_url=url, auth_token=f"Bearer {key}", top_n=len(TEXTS)
+    )
+    schema = import_module("llama_index.core.schema")
+    nodes = [schema.NodeWithScore(node=schema.TextNode(text=text), score=0.0) for text in TEXTS]
+    return [[node.text, node.score] for node in made.postprocess_nodes(nodes, query_str=QUERY)]
+
+
+def cohere(url: str, key: str) -> Scores:
+    """Cohere's first client."""
+    client = import_module("cohere").Client(api_key=key, base_url=url)
+    answer = client.rerank(model="rerank", query=QUERY, documents=TEXTS, return_documents=True, top_n=2)
+    assert [result.document.text for result in answer.results] == [TEXTS[result.index] for result in answer.results]
+    whole = client.rerank(model="rerank", query=QUERY, documents=TEXTS)
+    return [[TEXTS[result.index], result.relevance_score] for result in whole.results]
+
+
+def cohere_2(url: str, key: str) -> Scores:
+    """Cohere's second client."""
+    client = import_module("cohere").ClientV2(api_key=key, base_url=url)
+    answer = client.rerank(model="rerank", query=QUERY, documents=TEXTS, top_n=len(TEXTS))
+    return [[TEXTS[result.index], result.relevance_score] for result in answer.results]
+
+
 def _vectors(found: Any) -> Vectors:
     return [list(vector) for vector in found]
 
@@ -95,7 +124,15 @@ CLIENTS: dict[str, tuple[str, Callable[[str, str], Vectors]]] = {
 }
 """Every client: the distribution it comes in, and its use."""
 
+RERANKERS: dict[str, tuple[str, Callable[[str, str], Scores]]] = {
+    "llama-index-tei-rerank": ("llama-index-postprocessor-tei-rerank", llama_index_rerank),
+    "cohere": ("cohere", cohere),
+    "cohere-v2": ("cohere", cohere_2),
+}
+"""Every client that ranks `TEXTS` by `QUERY`."""
+
 if __name__ == "__main__":
     name, url, key = sys.argv[1:]
-    distribution, ask = CLIENTS[name]
-    print(json.dumps({"version": version(distribution), "vectors": ask(url, key)}))
+    distribution, ask = (CLIENTS | RERANKERS)[name]
+    kind = "vectors" if name in CLIENTS else "scores"
+    print(json.dumps({"version": version(distribution), kind: ask(url, key)}))

@@ -11,6 +11,7 @@ from embedfleet_server.__main__ import configure, leave, run
 from embedfleet_server.app.settings import load
 from embedfleet_server.engine.protocols import Loader, Model
 from tests.support.fake_model import FakeModel
+from tests.support.fake_tasks import FakeRerank
 
 
 def _hold() -> None:
@@ -19,12 +20,12 @@ def _hold() -> None:
 
 
 def _loader(name: str) -> Loader:
-    """Loads at once, but for a model named `stuck`: its load waits like a held forward."""
+    """Loads at once, but for a model named `stuck`: its load waits like a held forward. `rerank` is a reranker."""
 
     def load() -> Model:
         if name == "stuck":
             _hold()
-        return FakeModel(name, hold=_hold)
+        return FakeRerank(name) if name == "rerank" else FakeModel(name, hold=_hold)
 
     return load
 

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from embedfleet.api import Batching, BatchingSettings
 from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import Server
+from embedfleet_server.app.tls import Tls
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import Engine
@@ -94,7 +94,8 @@ async def serving(
     lazy: bool = False,
     wait: bool = True,
     keys: Keys | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: Tls | None = None,
+    default_model: str | None = None,
     **batching: Any,
 ) -> AsyncGenerator[Served]:
     """A server on free ports, its models loaded (if `wait`); stopped at the end, nothing left behind."""
@@ -103,7 +104,7 @@ async def serving(
     configs = {name: ModelConfig(name, loader, lazy=lazy, required=not lazy) for name, loader in given.items()}
     metrics = Metrics()
     settings = BatchingSettings(generation=7, batching=Batching(**batching))
-    engine = Engine("fleet", configs, settings, observer=metrics)
+    engine = Engine("fleet", configs, settings, observer=metrics, default_model=default_model)
     server = Server(engine, metrics, Tuning(engine, Path("no-such-directory")), limits or Limits(), keys=keys, tls=tls)
     ports = await server.start("127.0.0.1", 0, 0)
     async with aiohttp.ClientSession() as session:

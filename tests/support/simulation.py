@@ -2,18 +2,20 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from embedfleet.api import Batching, BatchingSettings, ModelBatching
 from embedfleet_server.engine import Engine, ModelConfig
-from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.rows import AnyRows
 from tests.support.fake_model import given_ids
 
 DIMENSIONS = 4
+T = TypeVar("T")
 
 
 def vector_of(token_ids: Sequence[int]) -> Rows:
@@ -38,8 +40,16 @@ class SimulatedModel:
             self.padded, prompts={"query": "q "},
         )  # fmt: skip
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         return [Encoded(tokens_of(prompt + item) if isinstance(item, str) else given_ids(item)) for item in items]
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        raise AssertionError("no simulation asks for tokens")
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        raise AssertionError("no simulation asks for texts")
 
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         return np.stack([vector_of(item.token_ids) for item in batch])
@@ -81,10 +91,18 @@ class SimulatedWorkers:
         return loader()
 
     async def encode(
-        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+        self,
+        model: Model,
+        items: Sequence[Item],
+        prompt: str,
+        input_type: str | None = None,
+        side: Side | None = None,
     ) -> list[Encoded]:
         await asyncio.sleep(self.encode_seconds)
-        return model.encode(items, prompt, input_type)
+        return model.encode(items, prompt, input_type, side)
+
+    async def aside(self, call: Callable[[], T]) -> T:
+        return call()
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         self.models.append(model.info.name)

@@ -13,7 +13,8 @@ from tests.support.served import Served, run, serving
 pytestmark = pytest.mark.requirement("S6")
 WORK = [
     ("POST", "/v1/embeddings"), ("POST", "/embeddings"), ("GET", "/v1/models"), ("POST", "/"), ("POST", "/embed"),
-    ("POST", "/similarity"), ("GET", "/info"), ("POST", "/models/semantic/embed"), ("GET", "/no/such/route"),
+    ("POST", "/similarity"), ("POST", "/rerank"), ("POST", "/v1/rerank"), ("POST", "/tokenize"), ("GET", "/info"),
+    ("POST", "/models/semantic/embed"), ("GET", "/no/such/route"),
 ]  # fmt: skip
 
 
@@ -109,6 +110,22 @@ def test_keys_change_while_connections_stay(tmp_path: Path, caplog: pytest.LogCa
 
     run(main())
     assert "secret" not in caplog.text
+
+
+def test_wrong_files_show(tmp_path: Path) -> None:
+    """`/state` and the metrics count them, without a word of what they hold; where nothing is guarded both say so."""
+
+    async def main() -> None:
+        async with serving(keys=write(tmp_path, a="good-key", b="two words")) as served:
+            state = await served.observe("/state")
+            assert (state.json["keys"], state.json["tls"]) == ({"keys": 1, "tenants": 1, "rejected": 2}, None)
+            metrics = (await served.observe("/metrics")).body
+            assert b'embedfleet_rejected_files_total{kind="keys"} 2.0' in metrics
+            assert b"good-key" not in state.body + metrics
+        async with serving() as served:
+            assert (await served.observe("/state")).json["keys"] is None
+
+    run(main())
 
 
 def test_the_process_takes_a_directory_of_keys(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from embedfleet.api.pods import Drain
 from embedfleet_server.__main__ import lame_duck_of
-from embedfleet_server.app.leaving import DrainableSocket
+from embedfleet_server.app.control import AskedDrain, ControlSocket
 from embedfleet_server.app.lifecycle import Event, LameDuck
 from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tuning import Tuning
@@ -131,7 +131,8 @@ def test_who_asks_for_a_drain_is_answered_at_its_end(tmp_path: Path) -> None:
         async with serving() as served:
             stop = StopSignal()
             tuning = Tuning(served.engine, tmp_path)
-            control = DrainableSocket(served.engine, tuning, tmp_path / "s.sock", stop)
+            drain = AskedDrain(stop)
+            control = ControlSocket(served.engine, tuning, tmp_path / "s.sock", drain)
             await control.start()
             connector = aiohttp.UnixConnector(str(tmp_path / "s.sock"))
             async with aiohttp.ClientSession("http://local", connector=connector) as session:
@@ -140,7 +141,7 @@ def test_who_asks_for_a_drain_is_answered_at_its_end(tmp_path: Path) -> None:
                 for _ in range(3):
                     assert (await session.get("/stats")).status == 200
                 assert not any(task.done() for task in asked)
-                control.drained()
+                drain.ended()
                 assert [answer.status for answer in await asyncio.gather(*asked)] == [200, 200]
             await control.stop()
 

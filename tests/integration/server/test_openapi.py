@@ -15,10 +15,11 @@ from openapi_schema_validator import OAS31Validator
 from embedfleet_server.app import public
 from embedfleet_server.app.door import Door
 from embedfleet_server.app.schedule import DEADLINE
+from tests.support.fake_tasks import EVERY_TASK, task_of
 from tests.support.served import Served, run, serving
 
 pytestmark = pytest.mark.requirement("S1")
-CASES = 300  # over all operations; `make soak` takes more
+CASES = 450  # over all operations; `make soak` takes more
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def live() -> Iterator[str]:
     found: list[tuple[asyncio.AbstractEventLoop, str]] = []
 
     async def main() -> None:
-        async with serving() as served:
+        async with serving(EVERY_TASK, default_model="semantic") as served:
             found.append((asyncio.get_running_loop(), f"http://{served.host}:{served.port}"))
             started.set()
             await stop.wait()
@@ -93,7 +94,7 @@ def test_the_document_is_openapi() -> None:
     """Version 3.1, every reference leads somewhere, every body and answer is a valid schema, every name is unique."""
 
     async def main() -> None:
-        async with serving() as served:
+        async with serving(EVERY_TASK, default_model="semantic") as served:
             found = await document(served)
             assert found["openapi"] == "3.1.0"
             for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(found)):
@@ -114,13 +115,13 @@ def test_every_route_is_in_the_document_and_answers() -> None:
     """What the router serves and what the document names are the same; each example is answered as told."""
 
     async def main() -> None:
-        async with serving() as served:
+        async with serving(EVERY_TASK, default_model="semantic") as served:
             found = await document(served)
             named = {(m.upper(), path) for path, methods in found["paths"].items() for m in methods}
             routes = public.table(Door(served.engine, served.server._limits)).rows
             assert named == {(row.method, row.path) for row in routes}
             for row in routes:
-                path = row.path.replace("{model}", "semantic")
+                path = row.path.replace("{model}", task_of(row.path))
                 body = {"data": json.dumps(row.example)} if row.example is not None else {}
                 assert (await served.ask(row.method, path, **body)).status == 200, row.path
 
@@ -131,7 +132,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     """`/docs` is one file: no address of any other host, and a policy under which a browser fetches from none."""
 
     async def main() -> None:
-        async with serving() as served:
+        async with serving(EVERY_TASK, default_model="semantic") as served:
             reply = await served.ask("GET", "/docs")
             assert (reply.status, reply.headers["Content-Type"].partition(";")[0]) == (200, "text/html")
             text = reply.body.decode()

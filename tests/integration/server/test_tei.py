@@ -118,7 +118,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("/embed", {}, 400, "Validation", "inputs is required"),
     ("/embed", {"input": "x", "inputs": "x"}, 400, "Validation", "did you mean 'inputs'"),
     ("/embed", {"inputs": "x", "truncate": "yes"}, 400, "Validation", "must be true or false"),
-    ("/embed", {"inputs": "x", "truncation_direction": "Left"}, 400, "Validation", "must be 'Right'"),
+    ("/embed", {"inputs": "x", "truncation_direction": "Top"}, 400, "Validation", "must be 'Right'"),
     ("/embed", {"inputs": "x", "prompt_name": "nope"}, 400, "Validation", "it has: document, query"),
     ("/embed", {"inputs": "x", "dimensions": 5}, 400, "Validation", "8 or 4"),
     ("/embed", {"inputs": "BREAK"}, 500, "Backend", "the model gave no vector"),

@@ -46,7 +46,7 @@ def test_a_renewed_certificate_is_taken_up_and_no_connection_ends(tmp_path: Path
     tls = Tls(write(tmp_path / "tls", *first))
 
     async def main() -> None:
-        async with serving(tls=tls.context) as served:
+        async with serving(tls=tls) as served:
             trusted = trusting(first[0], second[0])
             old, name = await connected(served, trusted)
             assert (name, await healthy(old)) == ("first", True)
@@ -69,7 +69,7 @@ def test_a_bad_pair_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureF
     tls = Tls(write(tmp_path / "tls", *good))
 
     async def main() -> None:
-        async with serving(tls=tls.context) as served:
+        async with serving(tls=tls) as served:
             bad = {"another key": (other[0], pair("x")[1]), "half a certificate": (other[0][:100], other[1])}
             bad |= {"a password": pair("locked", b"secret"), "no key": other}
             write(tmp_path / "tls", *bad[fault])
@@ -78,6 +78,7 @@ def test_a_bad_pair_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureF
             tls.look()
             tls.look()
             assert tls.rejected == 1
+            assert (await served.observe("/state")).json["tls"] == {"rejected": 1}
             streams, name = await connected(served, trusting(good[0]))
             assert (name, await healthy(streams)) == ("good", True)
             await leave(streams)
@@ -107,7 +108,7 @@ def test_plain_http_is_not_served_beside_it(tmp_path: Path) -> None:
     tls = Tls(write(tmp_path / "tls", *pair("only")))
 
     async def main() -> None:
-        async with serving(tls=tls.context) as served:
+        async with serving(tls=tls) as served:
             reader, writer = await asyncio.open_connection(served.host, served.port)
             writer.write(REQUEST)
             with contextlib.suppress(ConnectionResetError):

@@ -8,7 +8,8 @@ import pytest
 
 from embedfleet.api import Batching, BatchingSettings, HuggingFaceSource, ModelSettings, ModelSpec, Source
 from embedfleet.api.settings import BATCHING_FILE, MODELS_FILE, to_json
-from embedfleet_server.app.control import ControlSocket
+from embedfleet_server.app.control import AskedDrain, ControlSocket
+from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tuning import Tuning
 from tests.support.served import Served, run, serving
 
@@ -62,7 +63,9 @@ def test_the_control_socket_pauses_sets_and_shows(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving() as served:
             write(tmp_path, 1)
-            control = ControlSocket(served.engine, tuning(served, tmp_path), tmp_path / "s.sock")
+            control = ControlSocket(
+                served.engine, tuning(served, tmp_path), tmp_path / "s.sock", AskedDrain(StopSignal())
+            )
             await control.start()
             assert tmp_path.joinpath("s.sock").stat().st_mode & 0o777 == 0o600
             connector = aiohttp.UnixConnector(str(tmp_path / "s.sock"))

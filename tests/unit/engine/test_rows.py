@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embedfleet_server.engine.rows import AnyRows, Collected, Ragged, SparseRows, finite, problem
+from embedfleet_server.engine.rows import AnyRows, Collected, Ragged, SparseRows, blank, finite, problem, spread
 
 pytestmark = pytest.mark.requirement("S3")
 _LENGTHS = st.lists(st.integers(0, 4), min_size=1, max_size=8)
@@ -119,3 +119,22 @@ def test_one_batch_in_order_is_handed_on() -> None:
 
 def _nan(length: int) -> NDArray[np.float32]:
     return np.full(length, np.nan, np.float32)
+
+
+@pytest.mark.parametrize("task", ["Dense", "Sparse", "MultiVector"])
+def test_rows_spread_among_those_that_there_are_not(task: str) -> None:
+    """What was kept stands at its places, the rest is as if blank: NaN in arrays, empty otherwise."""
+    full = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+    rows: AnyRows = full
+    if task != "Dense":
+        rows = SparseRows.of(full) if task == "Sparse" else Ragged.of([full[:1], full[1:]])
+    made, empty = spread(rows, [1, 3], 4), blank(task, 4, 3)
+    assert len(made) == len(empty) == 4
+    assert spread(rows, [0, 1], 2) is rows
+    if isinstance(made, np.ndarray):
+        np.testing.assert_array_equal(made[[1, 3]], full)
+        assert np.isnan(made[[0, 2]]).all()
+    else:
+        assert np.diff(made.offsets).tolist() == [0, *np.diff(rows.offsets)[:1], 0, *np.diff(rows.offsets)[1:]]
+        assert np.diff(empty.offsets).tolist() == [0] * 4
+        np.testing.assert_array_equal(made.row(3)[-1], rows.row(1)[-1])

@@ -9,7 +9,7 @@ import pytest
 
 from embedfleet.api import Batching
 from embedfleet_server.engine.errors import ModelLoadFailed
-from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo, Pair
+from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo, Pair, Side
 from embedfleet_server.engine.rows import AnyRows, Ragged, SparseRows
 from embedfleet_server.engine.slots import ModelConfig
 from embedfleet_server.engine.tokenizing import Tokenizing
@@ -49,7 +49,9 @@ class Rerank(SimulatedModel):
     def info(self) -> ModelInfo:
         return replace(super().info, task="Rerank")
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         pairs = [item for item in items if isinstance(item, Pair)]
         assert len(pairs) == len(items)
         return [Encoded(tokens_of(f"{prompt}{pair.query} {pair.text}")) for pair in pairs]
@@ -131,10 +133,15 @@ class Seen(SimulatedWorkers):
         self.calls: list[tuple[int, str | None]] = []
 
     async def encode(
-        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+        self,
+        model: Model,
+        items: Sequence[Item],
+        prompt: str,
+        input_type: str | None = None,
+        side: Side | None = None,
     ) -> list[Encoded]:
         self.calls.append((len(items), input_type))
-        return await super().encode(model, items, prompt, input_type)
+        return await super().encode(model, items, prompt, input_type, side)
 
 
 def test_queries_and_documents_are_not_tokenised_in_one_call() -> None:

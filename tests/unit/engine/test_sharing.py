@@ -13,7 +13,7 @@ from embedfleet_server.batching.types import CRITICAL, LOW
 from embedfleet_server.engine import Engine
 from embedfleet_server.engine.cache import MIB, Kept, VectorCache
 from embedfleet_server.engine.errors import BadItems, DeadlineExceeded, EngineError, ItemError, QueueFull
-from embedfleet_server.engine.protocols import Encoded, Item, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, Rows, Side
 from embedfleet_server.engine.slots import ModelConfig
 from tests.support.finishing import finish
 from tests.support.simulation import SimulatedModel, SimulatedWorkers, config, engine, texts, tokens_of, vector_of
@@ -181,7 +181,9 @@ def test_every_bad_index_is_named_though_inputs_are_alike() -> None:
 
     async def main() -> None:
         class Strict(SimulatedModel):
-            def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+            def encode(
+                self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+            ) -> list[Encoded]:
                 wrong = [ItemError(i, "empty", "is empty") for i, item in enumerate(items) if item == ""]
                 if wrong:
                     raise BadItems(wrong)
@@ -257,16 +259,30 @@ def test_what_failed_is_not_kept() -> None:
     run(main())
 
 
+HOW = "", None, None, True
+
+
 def test_the_cache_keeps_its_bound_and_what_was_used_last() -> None:
     """A quarter MiB of rows of 384 numbers: some 130 of 1,000 stay, the newest and the one that was asked for again."""
     cache = VectorCache(MIB // 4)
     for number in range(1000):
-        cache.put_many([(("f", "", None, f"text {number}"), Kept(np.zeros((1, 384), np.float32), 3, truncated=False))])
-        assert cache.get_many([("f", "", None, "text 0")]).keys() == {0}
+        cache.put_many(
+            [
+                (
+                    ("f", HOW, f"text {number}"),
+                    Kept(np.zeros((1, 384), np.float32), 3, truncated=False),
+                )
+            ]
+        )
+        assert cache.get_many([("f", HOW, "text 0")]).keys() == {0}
         assert cache.bytes <= MIB // 4
     assert 100 < len(cache) < 140
     assert cache.get_many(
-        [("f", "", None, "text 999"), ("f", "", None, "text 500"), ("g", "", None, "text 999")]
+        [
+            ("f", HOW, "text 999"),
+            ("f", HOW, "text 500"),
+            ("g", HOW, "text 999"),
+        ]
     ).keys() == {0}
 
 

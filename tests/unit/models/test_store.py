@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embedfleet.api.models import HuggingFaceSource, Source
+from embedfleet.api.models import HuggingFaceSource, ImageSource, Source, VolumeSource
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.store import Weights, find, resolve
 from tests.support.tiny_models import make_bert
@@ -99,3 +99,16 @@ def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_a_directory_has_no_revision(model: Path, tmp_path: Path) -> None:
     """A path is no commit."""
     assert resolve(Source(path=str(model)), store=tmp_path, offline=True) == Weights(model, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (Source(volume=VolumeSource(claim_name="weights")), r"volume \(claim 'weights'\), which a cluster mounts"),
+        (Source(image=ImageSource(reference="registry/weights:1")), r"image \('registry/weights:1'\), which a cluster"),
+    ],
+)
+def test_what_only_a_cluster_mounts_is_told_so(source: Source, words: str, tmp_path: Path) -> None:
+    """A manifest of a cluster on a laptop: the error says what the source is and what to set here."""
+    with pytest.raises(ModelProblem, match=words + r".*set source\.path or source\.huggingFace"):
+        resolve(source, store=tmp_path, offline=True)

@@ -151,3 +151,17 @@ def test_a_wrong_manifest_is_told_before_anything_is_written(manifest: Path, tmp
     with pytest.raises(ManifestInvalid):
         serving.become_server(manifest, "127.0.0.1", 0, None, None)
     assert not (tmp_path / "run").exists()
+
+
+def test_keys_and_certificate_are_the_servers_own_options(manifest: Path, tmp_path: Path) -> None:
+    """`--api-keys` and `--tls` reach the server; what is no directory is refused before anything is written."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "pair").mkdir()
+    with pytest.raises(Became) as caught:
+        serving.become_server(
+            manifest, "127.0.0.1", 0, None, None, serving.Guarded(tmp_path / "keys", tmp_path / "pair")
+        )
+    made = configure(caught.value.args[1][4:], os.environ)
+    assert (made.api_keys, made.tls) == (tmp_path / "keys", tmp_path / "pair")
+    with pytest.raises(BadInput, match=r"--tls .*nowhere must be a directory"):
+        serving.become_server(manifest, "127.0.0.1", 0, None, None, serving.Guarded(tls=tmp_path / "nowhere"))

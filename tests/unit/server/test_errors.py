@@ -1,13 +1,18 @@
 """The table from errors to answers: whole, and its words safe to send."""
 
+import asyncio
 import json
+import logging
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from embedfleet_server.app import errors as app
-from embedfleet_server.app.errors import CODES, TABLE, OverlongItems, UnservableRows, describe
+from embedfleet_server.app.errors import ADMITTED, CODES, TABLE, OverlongItems, UnservableRows, describe, middleware
 from embedfleet_server.engine import errors as engine
 from embedfleet_server.engine.errors import ItemError
+from tests.support.virtual_time import run
 
 pytestmark = pytest.mark.requirement("S1")
 ITEM = ItemError(2, "empty", "is empty")
@@ -95,3 +100,23 @@ def test_codes_are_bounded_and_complete() -> None:
     """The metrics' label takes the codes of the table, ok, and a client that left: nothing else."""
     assert {row.code for row in TABLE.values()} < set(CODES)
     assert {"ok", "client_gone", "not_found", "method_not_allowed"} < set(CODES)
+
+
+def test_failed_requests_are_logged_sparingly(caplog: pytest.LogCaptureFixture) -> None:
+    """Of 25 that fail within a second ten are logged, all are answered; the next line says that 15 were left out."""
+    caplog.set_level(logging.WARNING, "embedfleet_server")
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        request[ADMITTED] = True
+        raise engine.DeadlineExceeded("too late")
+
+    async def main() -> None:
+        answer = middleware(lambda code: None, lambda: None)
+        for _ in range(25):
+            assert (await answer(make_mocked_request("POST", "/embed"), late)).status == 504
+        assert len(caplog.messages) == 10
+        await asyncio.sleep(1.5)
+        await answer(make_mocked_request("POST", "/embed"), late)
+        assert caplog.messages[10:] == ["request failed code=deadline_exceeded message=too late left_out=15"]
+
+    run(main())

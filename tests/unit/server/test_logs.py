@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 
-from embedfleet_server.app.logs import OneLine
+from embedfleet_server.app.logs import OneLine, Sparing
 
 
 def test_tracebacks_and_line_ends_stay_on_one_line() -> None:
@@ -18,3 +18,11 @@ def test_tracebacks_and_line_ends_stay_on_one_line() -> None:
     assert "\r" not in line
     assert "ERROR embedfleet a\\nb c\\rd traceback=" in line
     assert "ValueError: first\nsecond" in json.loads(line.partition("traceback=")[2])
+
+
+def test_lines_are_spared_and_counted() -> None:
+    """Two lines in a second, the third is left out; the first of the next second says how many were."""
+    sparing = Sparing(2)
+    assert [sparing.ask(now) for now in (0.0, 0.1, 0.2, 0.9)] == [0, 0, None, None]
+    assert [sparing.ask(now) for now in (1.0, 1.5, 1.9)] == [2, 0, None]
+    assert sparing.ask(60.0) == 1

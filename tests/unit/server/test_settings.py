@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from embedfleet_server.__main__ import configure, main
+from embedfleet.api.models import ModelSpec, Source
+from embedfleet.api.settings import ModelSettings
+from embedfleet_server.__main__ import configure, guarded, main
 from embedfleet_server.app.settings import WrongSettings, load
 
 pytestmark = pytest.mark.requirement("B15")
@@ -84,3 +86,13 @@ def test_wrong_arguments_exit_with_2(arguments: list[str], capsys: pytest.Captur
         configure(arguments, {})
     assert caught.value.code == 2
     assert "--" in capsys.readouterr().err
+
+
+def test_settings_name_the_guards_where_no_flag_does() -> None:
+    """`apiKeysDirectory` and `tlsDirectory` of models.json hold unless a flag names another."""
+    model = ModelSpec(name="semantic", source=Source(path="weights"))
+    models = ModelSettings(service="fleet", models=[model], api_keys_directory="/keys", tls_directory="/tls")
+    made = guarded(configure(["--settings", "s", "--tls", "mine"], {}), models)
+    assert (made.api_keys, made.tls) == (Path("/keys"), Path("mine"))
+    bare = guarded(configure(["--settings", "s"], {}), models.model_copy(update={"api_keys_directory": None}))
+    assert (bare.api_keys, bare.tls) == (None, Path("/tls"))

@@ -7,13 +7,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from embedfleet_server.engine.engine import DrainReport, Engine
 from embedfleet_server.engine.errors import EngineError, ModelLoadFailed
 from embedfleet_server.engine.faults import OutOfMemory, TransientError
-from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.slots import ModelConfig
 from tests.support.fake_model import given_ids
 from tests.support.virtual_time import VirtualLoop
@@ -37,6 +38,7 @@ from tests.unit.simulation.plan import (
 from tests.unit.simulation.truth import DIMENSIONS, Truth, computed, identity_of, row_of
 
 FOR_EVER = 1e9
+T = TypeVar("T")
 _LAST_TURNS = 10
 _PASSING = (TransientError, ConnectionResetError, TimeoutError)
 _MEMORY = (OutOfMemory, MemoryError)
@@ -81,8 +83,16 @@ class SimulatedModel:
             (), self.plan.padded, prompts={"query": f"{QUERY} "},
         )  # fmt: skip
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         return [Encoded(_tokens(prompt + item) if isinstance(item, str) else given_ids(item)) for item in items]
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        raise AssertionError("no simulation asks for tokens")
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        raise AssertionError("no simulation asks for texts")
 
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         raise AssertionError("the workers compute")
@@ -127,12 +137,20 @@ class World:
             self.watch.load_ended(plan)
 
     async def encode(
-        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+        self,
+        model: Model,
+        items: Sequence[Item],
+        prompt: str,
+        input_type: str | None = None,
+        side: Side | None = None,
     ) -> list[Encoded]:
         await asyncio.sleep(self.plan.encode_seconds)
-        encoded = model.encode(items, prompt, input_type)
+        encoded = model.encode(items, prompt, input_type, side)
         self.truth.encoded([item.token_ids for item in encoded])
         return encoded
+
+    async def aside(self, call: Callable[[], T]) -> T:
+        return call()
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
         assert isinstance(model, SimulatedModel)

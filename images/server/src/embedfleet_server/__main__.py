@@ -10,16 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from embedfleet.api.local import LocalRecord, private_directory, remove_record, runtime_directory, write_record
 from embedfleet.api.models import ModelSpec
 from embedfleet.api.pods import Drain
+from embedfleet.api.settings import ModelSettings
 from embedfleet_server.app import announce, logs, watching
 from embedfleet_server.app.collecting import Collecting
+from embedfleet_server.app.control import AskedDrain, ControlSocket
 from embedfleet_server.app.keys import Keys
-from embedfleet_server.app.leaving import DrainableSocket, lame_duck
+from embedfleet_server.app.leaving import lame_duck
 from embedfleet_server.app.lifecycle import AT_ONCE, LameDuck
 from embedfleet_server.app.memory import host
 from embedfleet_server.app.metrics import Metrics
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
     """The process from settings to exit, with models made by `loader_of`; main thread only."""
+    config = guarded(config, settings.models)
     logs.configure(logging.WARNING if config.announce else logging.INFO)  # a person reads the banner instead
     raise_file_limit()
     stop = StopSignal()
@@ -116,8 +120,18 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--store", type=Path, default=store, help="local weight store ($EMBEDFLEET_STORE, %(default)s)")
     add("--threads", type=_threads, help="threads of a forward on the CPU (as torch chooses)")
     add("--runtime", type=Path, default=runtime, help="directory of the records of local servers (%(default)s)")
-    add("--api-keys", type=Path, metavar="DIR", help="files of API keys, one for each tenant (none: no key is asked)")
-    add("--tls", type=Path, metavar="DIR", help="directory with tls.crt and tls.key (none: plain HTTP)")
+    add(
+        "--api-keys",
+        type=Path,
+        metavar="DIR",
+        help="files of API keys, one for each tenant (as models.json says)",
+    )
+    add(
+        "--tls",
+        type=Path,
+        metavar="DIR",
+        help="directory with tls.crt and tls.key (as models.json says)",
+    )
     add("--announce", action="store_true", help="print what runs, and let the SDK find it")
     return parser
 
@@ -143,7 +157,7 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
     tuning = Tuning(engine, config.settings)
     keys = None if config.api_keys is None else Keys(config.api_keys)
     tls = None if config.tls is None else Tls(config.tls)
-    server = Server(engine, metrics, tuning, config.limits, keys=keys, tls=None if tls is None else tls.context)
+    server = Server(engine, metrics, tuning, config.limits, keys=keys, tls=tls)
     ports = await server.start(config.host, config.port, config.observe_port)
     record = _record(config, settings, *ports)
     _log.info("listening url=%s observe_url=%s service=%s", record.url, record.observe_url, record.service)
@@ -152,7 +166,8 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
     looking = watching.watch(engine, collecting.between)
     running = [announce.tell_start(engine, record, began, tell), looking, *watched]
     tasks = [asyncio.create_task(work) for work in running]
-    control = DrainableSocket(engine, tuning, _socket(config, settings), stop)
+    drain = AskedDrain(stop)
+    control = ControlSocket(engine, tuning, _socket(config, settings), drain)
     times = AT_ONCE  # what fails here leaves at once
     collecting.start()
     try:
@@ -166,11 +181,21 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
         await _leave(server, settings.models.drain.request_seconds, times, tell)
         for task in tasks:
             task.cancel()
-        control.drained()
+        drain.ended()
         await control.stop()
         collecting.stop()
         if config.announce:
             remove_record(config.runtime, record)
+
+
+def guarded(config: Config, models: ModelSettings) -> Config:
+    """The configuration with the directories of keys and certificate that the settings name, where no flag does."""
+    keys, tls = models.api_keys_directory, models.tls_directory
+    return replace(
+        config,
+        api_keys=config.api_keys or (None if keys is None else Path(keys)),
+        tls=config.tls or (None if tls is None else Path(tls)),
+    )
 
 
 def lame_duck_of(drain: Drain, *, in_pod: bool) -> LameDuck:

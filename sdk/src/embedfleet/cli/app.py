@@ -61,11 +61,15 @@ def serve(
     port: Port = 8080,
     observe_port: ObservePort = None,
     store: Store = None,
+    api_keys: Annotated[
+        Path | None, typer.Option(help="Directory of API keys, a file for each tenant.  [default: no key is asked]")
+    ] = None,
+    tls: Annotated[Path | None, typer.Option(help="Directory with tls.crt and tls.key.  [default: plain HTTP]")] = None,
 ) -> None:
     """Run a manifest here; Ctrl-C drains and stops it."""
-    from embedfleet.cli.serving import become_server
+    from embedfleet.cli.serving import Guarded, become_server
 
-    become_server(file, host, port, observe_port, store)
+    become_server(file, host, port, observe_port, store, Guarded(api_keys, tls))
 
 
 @app.command()

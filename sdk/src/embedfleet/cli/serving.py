@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -17,20 +18,51 @@ _NEEDED = ("embedfleet_server", "torch", "transformers", "sentence_transformers"
 _HIGHEST_PORT = 65535
 
 
-def become_server(manifest: Path, host: str, port: int, observe_port: int | None, store: Path | None) -> NoReturn:
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """Directories of API keys and of the TLS pair; None leaves the port open, and plain."""
+
+    api_keys: Path | None = None
+    tls: Path | None = None
+
+    def options(self) -> list[str]:
+        """The server's own options; raises `BadInput` for what is no directory."""
+        given = {"--api-keys": self.api_keys, "--tls": self.tls}
+        named = [(option, path) for option, path in given.items() if path is not None]
+        return [part for option, path in named for part in (option, _directory(option, path))]
+
+
+_OPEN = Guarded()
+
+
+def become_server(
+    manifest: Path,
+    host: str,
+    port: int,
+    observe_port: int | None,
+    store: Path | None,
+    guarded: Guarded = _OPEN,
+) -> NoReturn:
     """Replace this process by a server of `manifest`; it keeps the process id, the terminal and the environment.
 
     Raises `ManifestInvalid`, `ServerNotInstalled`, `AlreadyRunning`, `BadInput`; nothing is written then.
     """
     service = load(manifest)
     ports = ["--port", str(port), "--observe-port", str(_observe_port(port, observe_port))]
+    guards = guarded.options()
     _require_server()
     runtime = runtime_directory(os.environ)
     _refuse_second(runtime, service.metadata.name)
     settings = write_settings(runtime, service)
     # -P: a random.py or queue.py in the folder that one happens to be in is not to be imported by the server.
     command = [sys.executable, "-P", "-m", "embedfleet_server", "--settings", str(settings), "--host", host, *ports]
-    os.execv(sys.executable, [*command, *(["--store", str(store)] if store else []), "--announce"])  # noqa: S606  # no shell
+    os.execv(sys.executable, [*command, *(["--store", str(store)] if store else []), *guards, "--announce"])  # noqa: S606  # no shell
+
+
+def _directory(option: str, path: Path) -> str:
+    if not path.is_dir():
+        raise BadInput(f"{option} {path} must be a directory, and is none")
+    return str(path)
 
 
 def _observe_port(port: int, given: int | None) -> int:

@@ -8,17 +8,38 @@ import orjson
 from aiohttp import web
 
 from embedfleet_server.app.errors import middleware
+from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import InvalidRequest
 
 
-def application(engine: Engine, tuning: Tuning) -> web.Application:
-    """POST `/pause`, `/resume` ({"model"} or {} for all), `/set` (fields of spec.batching), `/unset`; GET `/stats`."""
-    doors = _Control(engine, tuning)
+class AskedDrain:
+    """A drain that may be asked for, and its end, that may be waited for."""
+
+    def __init__(self, stop: StopSignal) -> None:
+        self._stop = stop
+        self._drained = asyncio.Event()
+
+    def ended(self) -> None:
+        """Let those who wait for the end go on."""
+        self._drained.set()
+
+    async def asked(self) -> None:
+        """Begin, unless that has been; returns once everything accepted is answered."""
+        self._stop.ask()
+        await self._drained.wait()
+
+
+def application(engine: Engine, tuning: Tuning, drain: AskedDrain) -> web.Application:
+    """GET `/stats`; POST `/drain` and the others.
+
+    `/pause`, `/resume` take {"model"}, or {} for all, `/set` fields of spec.batching, `/unset` and `/drain` nothing.
+    """
+    doors = _Control(engine, tuning, drain)
     app = web.Application(middlewares=[middleware(lambda code: None, lambda: None)])
     app.router.add_get("/stats", doors.stats)
-    for path in ("pause", "resume", "set", "unset"):
+    for path in ("pause", "resume", "set", "unset", "drain"):
         app.router.add_post(f"/{path}", getattr(doors, path))
     return app
 
@@ -26,8 +47,8 @@ def application(engine: Engine, tuning: Tuning) -> web.Application:
 class ControlSocket:
     """The listener; the socket file goes away with it."""
 
-    def __init__(self, engine: Engine, tuning: Tuning, path: Path) -> None:
-        self._runner = web.AppRunner(application(engine, tuning), access_log=None)
+    def __init__(self, engine: Engine, tuning: Tuning, path: Path, drain: AskedDrain) -> None:
+        self._runner = web.AppRunner(application(engine, tuning, drain), access_log=None)
         self._path = path
 
     async def start(self) -> None:
@@ -46,8 +67,8 @@ class ControlSocket:
 class _Control:
     """The handlers."""
 
-    def __init__(self, engine: Engine, tuning: Tuning) -> None:
-        self._engine, self._tuning = engine, tuning
+    def __init__(self, engine: Engine, tuning: Tuning, drain: AskedDrain) -> None:
+        self._engine, self._tuning, self._drain = engine, tuning, drain
 
     async def stats(self, _: web.Request) -> web.Response:
         """Queues, counts, values in force and overrides."""
@@ -75,6 +96,11 @@ class _Control:
         """Take every override back."""
         self._tuning.clear()
         return self._answer()
+
+    async def drain(self, _: web.Request) -> web.Response:
+        """Begin the drain; answered at its end, whoever began it."""
+        await self._drain.asked()
+        return web.Response(body=orjson.dumps({"state": "drained"}), content_type="application/json")
 
     def _answer(self) -> web.Response:
         in_force = self._engine.settings.batching.model_dump(by_alias=True, exclude_none=True)

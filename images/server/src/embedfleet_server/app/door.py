@@ -1,10 +1,10 @@
 """What the routes of every dialect share: a body read within limits, an engine asked, rows encoded off the loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -14,7 +14,11 @@ from embedfleet_server.app.keys import TENANT
 from embedfleet_server.app.requests import EmbeddingRequest
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import Engine
+from embedfleet_server.engine.errors import InvalidRequest
 
+PARTIAL = "X-Embedfleet-Partial"
+PARTIAL_HEADER: Mapping[str, Mapping[str, Any]] = {PARTIAL: {"type": "string", "enum": ["true", "false"]}}
+"""For the document."""
 _LARGE_BODY = 256 * 1024  # parsing this takes about a quarter of a millisecond
 _T = TypeVar("_T")
 
@@ -44,7 +48,7 @@ class Door:
         self, request: web.Request, asked: EmbeddingRequest, scheduled: schedule.Schedule, *, set_aside: bool = False
     ) -> outcome.Outcome:
         """Vectors; with `set_aside`, NaN for bad inputs. What the model cannot give is refused before a forward."""
-        model = self.engine.resolve(asked.model)
+        model = self.engine.resolve(asked.model, asked.task)
         info = self.engine.info(model)
         if info is not None:
             outcome.check(asked, info)
@@ -55,13 +59,29 @@ class Door:
         """The vectors in one of the formats."""
         dimensions = outcome.check(asked, made.info)
         encoded = await self.run(
-            lambda: answers.encode(made, dimensions, kind, normalize=asked.normalize),
+            lambda: answers.encode(made, dimensions, kind, normalize=asked.normalize, dtype=asked.dtype),
             elsewhere=answers.is_large(made, dimensions, kind),
         )
-        return web.Response(body=encoded.body, headers=encoded.headers, content_type=encoded.content_type)
+        return _response(encoded)
+
+    async def tell(self, make: Callable[[], answers.Encoded], *, large: bool) -> web.Response:
+        """An answer that `make` encodes."""
+        return _response(await self.run(make, elsewhere=large))
 
     async def run(self, work: Callable[[], _T], *, elsewhere: bool) -> _T:
         """`work` at once, or in the codec's thread where it would hold up the event loop."""
         if not elsewhere:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._codec, work)
+
+
+def is_partial(request: web.Request) -> bool:
+    """Whether bad inputs are to be set aside; `InvalidRequest` when the header says neither true nor false."""
+    said = request.headers.get(PARTIAL, "false").strip().lower()
+    if said not in ("true", "false"):
+        raise InvalidRequest(f"{PARTIAL} is {said[:40]!r}: it must be true or false")
+    return said == "true"
+
+
+def _response(encoded: answers.Encoded) -> web.Response:
+    return web.Response(body=encoded.body, headers=encoded.headers, content_type=encoded.content_type)

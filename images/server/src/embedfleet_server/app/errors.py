@@ -8,6 +8,7 @@ AppError (what HTTP itself can do wrong; the rest of the table is `engine/errors
 └── Unauthorized
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,10 +19,12 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from embedfleet_server.app.logs import Sparing
 from embedfleet_server.engine import errors as engine
 from embedfleet_server.engine.errors import ItemError
 
 _log = logging.getLogger(__name__)
+_LINES_A_SECOND = 10  # of failed requests: enough to see what fails, too few to fill the pipe of a collector that lags
 
 ADMITTED: Final = web.RequestKey("admitted", bool)
 """Key of a request that was handed to the engine."""
@@ -201,6 +204,7 @@ def middleware(
 
     `admit` raises what refuses this one, before anything of its body is read; `shape` chooses how its errors look.
     """
+    sparing = Sparing(_LINES_A_SECOND)
 
     @web.middleware
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -216,7 +220,7 @@ def middleware(
         except Exception as error:  # noqa: BLE001  # the last door: whatever it is, the caller gets the table's shape
             failure = describe(error, admitted=request.get(ADMITTED, False))
             code, response = failure.row.code, _response(failure, shape(request))
-            _tell(request, error, failure)
+            _tell(request, error, failure, sparing)
         finally:
             request[CODE] = code
             count(code)
@@ -237,9 +241,16 @@ def _response(failure: Failure, shape: Shape, raised: web.HTTPException | None =
     return response
 
 
-def _tell(request: web.Request, error: Exception, failure: Failure) -> None:
+def _tell(request: web.Request, error: Exception, failure: Failure, sparing: Sparing) -> None:
     """A traceback only for what nobody foresaw; a warning for failures that are ours; nothing for a caller's."""
-    if not isinstance(error, engine.EngineError | AppError):
-        _log.error("unexpected error method=%s path=%s", request.method, request.path, exc_info=error)
-    elif failure.accepted:
-        _log.warning("request failed code=%s message=%s", failure.row.code, failure.message)
+    is_foreseen = isinstance(error, engine.EngineError | AppError)
+    if is_foreseen and not failure.accepted:
+        return
+    left_out = sparing.ask(asyncio.get_running_loop().time())
+    if left_out is None:
+        return
+    more = f" left_out={left_out}" if left_out else ""
+    if is_foreseen:
+        _log.warning("request failed code=%s message=%s%s", failure.row.code, failure.message, more)
+    else:
+        _log.error("unexpected error method=%s path=%s%s", request.method, request.path, more, exc_info=error)

@@ -1,17 +1,9 @@
-"""The drain's two beginnings, a signal and the hook's request, and the one way it then takes."""
+"""The one way a drain takes, whether a signal began it or the hook's request (`control.AskedDrain`)."""
 
 import asyncio
 import logging
-from pathlib import Path
 
-import orjson
-from aiohttp import web
-
-from embedfleet_server.app.control import ControlSocket
 from embedfleet_server.app.lifecycle import Event, LameDuck, Lifecycle
-from embedfleet_server.app.signals import StopSignal
-from embedfleet_server.app.tuning import Tuning
-from embedfleet_server.engine.engine import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -27,22 +19,3 @@ async def lame_duck(lifecycle: Lifecycle, times: LameDuck) -> None:
         await asyncio.sleep(rest)
     lifecycle.on(Event.ALONE)
     _log.info("state=%s lame_duck_seconds=%.3f", lifecycle.state.value, loop.time() - began)
-
-
-class DrainableSocket(ControlSocket):
-    """The control socket with `POST /drain`: begins the drain, and answers once everything accepted is answered."""
-
-    def __init__(self, engine: Engine, tuning: Tuning, path: Path, stop: StopSignal) -> None:
-        super().__init__(engine, tuning, path)
-        self._stop_signal = stop
-        self._drained = asyncio.Event()
-        self._runner.app.router.add_post("/drain", self._drain)
-
-    def drained(self) -> None:
-        """Let those who wait for the end of the drain go on."""
-        self._drained.set()
-
-    async def _drain(self, _: web.Request) -> web.Response:
-        self._stop_signal.ask()
-        await self._drained.wait()
-        return web.Response(body=orjson.dumps({"state": "drained"}), content_type="application/json")

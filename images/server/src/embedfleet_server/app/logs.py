@@ -21,6 +21,26 @@ class OneLine(logging.Formatter):
         return line
 
 
+class Sparing:
+    """At most `lines` in any second that begins with a line; counts those that are left out. Pure."""
+
+    def __init__(self, lines: int) -> None:
+        self._lines = lines
+        self._began = float("-inf")
+        self._written = self._left_out = 0
+
+    def ask(self, now: float) -> int | None:
+        """Whether to write a line now (seconds): how many were left out before it; None to leave it out too."""
+        if now - self._began >= 1:
+            self._began, self._written = now, 0
+        if self._written >= self._lines:
+            self._left_out += 1
+            return None
+        self._written += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
 def configure(level: int) -> None:
     """All loggers of the process write to stderr, our own from `level` on, libraries from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)

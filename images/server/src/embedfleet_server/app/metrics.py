@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from embedfleet_server.app.errors import CODES
+from embedfleet_server.app.guards import Guards
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.observer import BatchRecord, Observer
 
@@ -62,9 +63,10 @@ class Metrics(Observer):
         """A request was answered with vectors."""
         self._answered.labels(model).observe(seconds)
 
-    def watch(self, engine: Engine) -> None:
-        """From now on the text tells of `engine`'s queues and models too."""
+    def watch(self, engine: Engine, guards: Guards) -> None:
+        """From now on the text tells of `engine`'s queues and models too, and of wrong files of the guards."""
         self._registry.register(_EngineCollector(engine))
+        self._registry.register(_GuardsCollector(guards))
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -104,6 +106,19 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily("embedfleet_cache_hits", "Inputs found in the cache", value=shared["cache_hits"])
         yield CounterMetricFamily("embedfleet_cache_misses", "Inputs not found", value=shared["cache_misses"])
         yield GaugeMetricFamily("embedfleet_cache_bytes", "Size of the cache", value=shared["cache_bytes"])
+
+
+class _GuardsCollector(Collector):
+    """Wrong files of keys and certificate, of the kinds there are."""
+
+    def __init__(self, guards: Guards) -> None:
+        self._guards = guards
+
+    def collect(self) -> Iterator[Metric]:
+        made = CounterMetricFamily("embedfleet_rejected_files", "Mistakes in files of keys or TLS", labels=["kind"])
+        for kind, count in self._guards.rejected().items():
+            made.add_metric([kind], count)
+        yield made
 
 
 def _gauge(name: str, text: str, values: Mapping[str, float]) -> GaugeMetricFamily:

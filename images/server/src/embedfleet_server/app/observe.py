@@ -9,6 +9,7 @@ from aiohttp import web
 
 from embedfleet_server.app import listing
 from embedfleet_server.app.errors import middleware
+from embedfleet_server.app.guards import Guards
 from embedfleet_server.app.lifecycle import Lifecycle
 from embedfleet_server.app.metrics import CONTENT_TYPE, Metrics
 from embedfleet_server.app.tuning import Tuning
@@ -19,10 +20,15 @@ Clock = Callable[[], float]
 
 
 def application(
-    engine: Engine, lifecycle: Lifecycle, metrics: Metrics, tuning: Tuning, clock: Clock = time.monotonic
+    engine: Engine,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    tuning: Tuning,
+    guards: Guards,
+    clock: Clock = time.monotonic,
 ) -> web.Application:
     """The observation application; `clock` in seconds."""
-    doors = _Observe(engine, lifecycle, metrics, tuning, clock)
+    doors = _Observe(engine, lifecycle, metrics, tuning, guards, clock)
     app = web.Application(middlewares=[middleware(lambda code: None, lambda: None)])
     for path in ("startup", "live", "ready", "metrics", "state"):
         app.router.add_get(f"/{path}", getattr(doors, path))
@@ -32,9 +38,11 @@ def application(
 class _Observe:
     """The handlers. GET and HEAD alone are routed, so that nothing can be changed from here."""
 
-    def __init__(self, engine: Engine, lifecycle: Lifecycle, metrics: Metrics, tuning: Tuning, clock: Clock) -> None:
+    def __init__(
+        self, engine: Engine, lifecycle: Lifecycle, metrics: Metrics, tuning: Tuning, guards: Guards, clock: Clock
+    ) -> None:
         self._engine, self._lifecycle, self._metrics, self._clock = engine, lifecycle, metrics, clock
-        self._tuning = tuning
+        self._tuning, self._guards = tuning, guards
         self._began = clock()
         self._was_ready = False
 
@@ -72,6 +80,7 @@ class _Observe:
             "models": listing.summary(self._engine),
             **self._engine.state(),
             **self._tuning.state(),
+            **self._guards.state(),
         }
 
     def _missing(self) -> str:

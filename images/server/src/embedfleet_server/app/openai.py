@@ -8,14 +8,12 @@ import orjson
 from aiohttp import web
 
 from embedfleet_server.app import answers, listing
-from embedfleet_server.app.door import Door
+from embedfleet_server.app.door import PARTIAL_HEADER, Door, is_partial
 from embedfleet_server.app.requests import OPENAI, EmbeddingRequest, parse
 from embedfleet_server.app.routes import Route
 from embedfleet_server.app.shapes import EmbeddingList, Model, ModelList, ref
-from embedfleet_server.engine.errors import InvalidRequest, ModelNotFound
+from embedfleet_server.engine.errors import ModelNotFound
 
-PARTIAL = "X-Embedfleet-Partial"
-_HEADERS: Mapping[str, Mapping[str, Any]] = {PARTIAL: {"type": "string", "enum": ["true", "false"]}}
 _GIVES = {"application/json": ref(EmbeddingList), answers.NPY: {"type": "string", "format": "binary"}}
 _EXAMPLE = {"input": ["a text", "another"]}
 
@@ -23,7 +21,7 @@ _EXAMPLE = {"input": ["a text", "another"]}
 def routes(door: Door) -> list[Route]:
     """The rows of this dialect."""
     doors = _OpenAI(door)
-    about = "Vectors of texts or token ids. `Accept: application/x-npy` gives the array itself."
+    about = "Vectors of texts or token ids, by a Dense model. `Accept: application/x-npy` gives the array itself."
     embeddings = {
         path: Route(
             method="POST",
@@ -35,7 +33,7 @@ def routes(door: Door) -> list[Route]:
             gives=_GIVES,
             takes=OPENAI,
             example=_EXAMPLE,
-            headers=_HEADERS,
+            headers=PARTIAL_HEADER,
         )
         for path, name in (("/v1/embeddings", "embeddings"), ("/embeddings", "embeddings_alias"))
     }
@@ -71,7 +69,7 @@ class _OpenAI:
 
     async def embeddings(self, request: web.Request) -> web.Response:
         """`POST /v1/embeddings`."""
-        set_aside, scheduled = _is_partial(request), self._door.scheduled(request)
+        set_aside, scheduled = is_partial(request), self._door.scheduled(request)
         asked = await self._door.read(request, self._parse)
         made = await self._door.embed(request, asked, scheduled, set_aside=set_aside)
         return await self._door.answer(made, asked, answers.wanted(request.headers.get("Accept"), asked.encoding))
@@ -96,14 +94,6 @@ class _OpenAI:
             max_characters=limits.text_characters,
             max_total=limits.total_characters,
         )
-
-
-def _is_partial(request: web.Request) -> bool:
-    """Whether bad inputs are to be set aside; `InvalidRequest` when the header says neither true nor false."""
-    said = request.headers.get(PARTIAL, "false").strip().lower()
-    if said not in ("true", "false"):
-        raise InvalidRequest(f"{PARTIAL} is {said[:40]!r}: it must be true or false")
-    return said == "true"
 
 
 def _json(value: Mapping[str, Any]) -> web.Response:

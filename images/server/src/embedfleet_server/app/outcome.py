@@ -2,24 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
+from embedfleet.api.models import Task
 from embedfleet_server.app.dimensions import choose
 from embedfleet_server.app.errors import OverlongItems, UnservableRows
-from embedfleet_server.app.requests import TOO_LONG, EmbeddingRequest, out_of_range, raise_bad
+from embedfleet_server.app.requests import NEEDS_RANGES, EmbeddingRequest, out_of_range, raise_bad
 from embedfleet_server.app.schedule import Schedule
 from embedfleet_server.engine.delivery import Answer
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import BadItems, EngineError, InvalidRequest, ItemError
-from embedfleet_server.engine.protocols import Item, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Item, ModelInfo
+from embedfleet_server.engine.rows import blank, spread
+
+ROUTES: Mapping[Task, str] = {
+    "Dense": "/v1/embeddings or /embed",
+    "Sparse": "/embed_sparse",
+    "MultiVector": "/embed_all",
+    "Rerank": "/rerank or /v1/rerank",
+}
+"""The routes that a model of a task answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Vectors of a request: `rows` (n, native_dimensions) float32, NaN where `errors` names the input."""
+    """What a model gave: `rows` of its task (see `engine.rows`), NaN or empty where `errors` names the input."""
 
-    rows: Rows
+    rows: Any
     errors: Mapping[int, ItemError]
     tokens: int
     queue_seconds: float
@@ -30,11 +39,13 @@ class Outcome:
 async def whole(engine: Engine, model: str, asked: EmbeddingRequest, schedule: Schedule) -> Outcome:
     """All inputs or an error: `BadItems` lists every bad one, `UnservableRows` those without a finite vector."""
     raise_bad(known_bad(asked, engine.info(model)))
-    answer = await _embed(engine, model, asked.items, asked, schedule)
+    try:
+        answer = await _embed(engine, model, asked.items, asked, schedule)
+    except BadItems as error:
+        raise_bad({e.index: e for e in error.errors})
+        raise
     if answer.errors:
         raise _unserved([answer.errors[index] for index in sorted(answer.errors)])
-    if answer.truncated and not asked.truncate:
-        raise OverlongItems([_overlong(index, answer.info) for index in answer.truncated])
     return Outcome(
         answer.rows, {}, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
     )  # fmt: skip
@@ -52,7 +63,7 @@ async def partial(engine: Engine, model: str, asked: EmbeddingRequest, schedule:
                 raise
             bad |= found
             continue
-        rows = _spread(answer.rows, kept, len(asked.items))
+        rows = spread(answer.rows, kept, len(asked.items))
         errors = bad | _at(kept, answer.errors)
         return Outcome(
             rows, errors, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
@@ -62,22 +73,43 @@ async def partial(engine: Engine, model: str, asked: EmbeddingRequest, schedule:
 
 def check(asked: EmbeddingRequest, info: ModelInfo) -> int:
     """Length of the vectors to answer with; raises `InvalidRequest` for what this model cannot give."""
-    if asked.prompt_name is not None and asked.prompt_name not in info.prompts:
-        known = ", ".join(sorted(info.prompts)) or "none"
-        raise InvalidRequest(
-            f"prompt_name is {asked.prompt_name[:60]!r}: it must be a prompt of model {info.name!r} (it has: {known})",
-            "prompt_name",
-        )
+    check_task(info, asked.task)
+    check_prompt(info, asked.prompt_name)
     if asked.normalize is False and info.normalized:
         raise InvalidRequest(
             f"normalize is false: the files of model {info.name!r} normalize its vectors, which cannot be taken back",
             "normalize",
         )
+    if asked.dtype in NEEDS_RANGES and len(asked.items) < 2:  # from one no range can be told
+        raise InvalidRequest(
+            f"dtype is {asked.dtype}: its steps are told from the request's vectors, which takes two or more",
+            "dtype",
+        )
     return choose(info, asked.dimensions, forced=asked.force_dimensions)
 
 
-def _overlong(index: int, info: ModelInfo) -> ItemError:
-    return ItemError(index, TOO_LONG, f"is longer than the model's {info.max_tokens} tokens, and truncate is false")
+def check_task(info: ModelInfo, task: Task) -> None:
+    """`InvalidRequest` unless the model can answer requests of `task`; names the routes for it."""
+    if info.task != task:
+        raise InvalidRequest(
+            f"model {info.name!r} is for {info.task}: ask it at {ROUTES[info.task]}; this route is for {task} models",
+            "model",
+        )
+    if task == "Rerank" and info.native_dimensions != 1:
+        raise InvalidRequest(
+            f"model {info.name!r} gives {info.native_dimensions} scores a pair, one for each of its labels: texts can "
+            "be put in order by a model with one only",
+            "model",
+        )
+
+
+def check_prompt(info: ModelInfo, name: str | None) -> None:
+    """`InvalidRequest` unless the model has a prompt of that name, or none is asked."""
+    if name is not None and name not in info.prompts:
+        known = ", ".join(sorted(info.prompts)) or "none"
+        raise InvalidRequest(
+            f"prompt_name is {name[:60]!r}: it must be a prompt of model {info.name!r} (it has: {known})", "prompt_name"
+        )
 
 
 def _unserved(errors: list[ItemError]) -> EngineError:
@@ -97,7 +129,15 @@ async def _embed(
         priority=schedule.priority,
         tenant=schedule.tenant,
         within=schedule.within,
+        side=asked.side,
+        truncate=asked.truncate,
+        check=lambda info: _check(asked, info),
     )
+
+
+def _check(asked: EmbeddingRequest, info: ModelInfo) -> None:
+    """For a model that was not loaded when the request came."""
+    check(asked, info)
 
 
 def known_bad(asked: EmbeddingRequest, info: ModelInfo | None) -> dict[int, ItemError]:
@@ -112,17 +152,9 @@ def _at(kept: list[int], errors: Mapping[int, ItemError]) -> dict[int, ItemError
     return {kept[index]: ItemError(kept[index], e.code, e.message) for index, e in errors.items()}
 
 
-def _spread(rows: Rows, kept: list[int], total: int) -> Rows:
-    if len(kept) == total:
-        return rows
-    spread = np.full((total, rows.shape[1]), np.nan, np.float32)
-    spread[kept] = rows
-    return spread
-
-
 def _nothing_good(info: ModelInfo | None, bad: Mapping[int, ItemError], total: int) -> Outcome:
     """Every input is bad. The length of a vector of a model that is not loaded is unknown: then it is an error."""
     if info is None:
         raise_bad(bad)
         raise AssertionError("This is a bug: no input is good and none is bad")
-    return Outcome(np.full((total, info.native_dimensions), np.nan, np.float32), bad, 0, 0.0, 0.0, info)
+    return Outcome(blank(info.task, total, info.native_dimensions), bad, 0, 0.0, 0.0, info)

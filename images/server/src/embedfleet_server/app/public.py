@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from embedfleet_server.app import docs, openai, tei, trace
+from embedfleet_server.app import docs, openai, ranking, tei, trace
 from embedfleet_server.app.connections import close_when
 from embedfleet_server.app.door import Door
 from embedfleet_server.app.errors import middleware
@@ -41,7 +41,7 @@ def application(
 
 def table(door: Door) -> Routes:
     """Every route of the public port."""
-    rows = [*openai.routes(door), *tei.routes(door)]
+    rows = [*openai.routes(door), *ranking.routes(door), *tei.routes(door)]
     return Routes([*rows, *docs.routes(rows)])
 
 

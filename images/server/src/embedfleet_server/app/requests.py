@@ -4,14 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeGuard
 
+from embedfleet.api.models import Task
 from embedfleet_server.app import fields
 from embedfleet_server.app.document import decode
 from embedfleet_server.app.errors import OverlongItems
 from embedfleet_server.app.fields import Field, Fields, kind, short
 from embedfleet_server.engine.errors import BadItems, InvalidRequest, ItemError, TooLarge
-from embedfleet_server.engine.protocols import Item
+from embedfleet_server.engine.protocols import Item, Side
+from embedfleet_server.engine.quantizing import Precision
 
 Encoding = Literal["float", "base64"]
+Dtype = Literal["float32"] | Precision
+"""The type of a vector's numbers."""
+DTYPES: tuple[Dtype, ...] = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
+NEEDS_RANGES: tuple[Dtype, ...] = ("int8", "uint8")
+"""Types whose steps are told from the vectors of the request itself."""
 EMPTY, WRONG_TYPE, TOO_LONG = "empty", "wrong_type", "too_long"
 LONE_SURROGATE, OUT_OF_RANGE = "lone_surrogate", "token_out_of_range"
 _LARGEST_TOKEN_ID = 2**31 - 1  # more than any vocabulary; keeps ids within what the models' tensors hold
@@ -35,6 +42,11 @@ class EmbeddingRequest:
     """Whether a text too long for the model is cut; else it is an error."""
     normalize: bool | None = None
     """Whether the vectors get length 1; None leaves them as the model gives them."""
+    side: Side | None = None
+    """The end that a text too long loses; None is the model's own."""
+    dtype: Dtype = "float32"
+    task: Task = "Dense"
+    """The task of the models that can answer it."""
     bad: Mapping[int, ItemError] = field(default_factory=dict)
 
     def for_model(self, name: str) -> "EmbeddingRequest":
@@ -63,6 +75,22 @@ INPUTS = Field(
 DIMENSIONS = fields.positive("Length of the vectors; one of those the model was trained for.")
 FORCE_DIMENSIONS = fields.flag("Take the first `dimensions` numbers of a model that was not trained for that, too.")
 MODEL = fields.text("Name of the model; the service's default when unset.")
+INPUT_TYPE = fields.one_of(
+    "query", "document", about="Puts the model's prompt for it, if any, before each text; some models compute it so."
+)
+TRUNCATE = fields.flag("Cut texts too long for the model (the default); else they are an error.")
+DIRECTION = fields.one_of(
+    "Right",
+    "right",
+    "Left",
+    "left",
+    about="The end at which texts are cut; as the model's files say when unset.",
+)
+DTYPE = fields.one_of(
+    *DTYPES,
+    about="Type of the vectors' numbers. int8 and uint8 take their steps from the request's own vectors, two at least; "
+    "binary and ubinary are eight dimensions to a number.",
+)
 PROMPT_NAME = fields.text("Name of the model's prompt to put before each text.")
 
 OPENAI: Fields = {
@@ -73,8 +101,12 @@ OPENAI: Fields = {
     ),
     "dimensions": DIMENSIONS,
     "force_dimensions": FORCE_DIMENSIONS,
-    "input_type": fields.one_of("query", "document", about="Puts the model's prompt for it, if any, before each text."),
+    "dtype": DTYPE,
+    "output_dtype": fields.one_of(*DTYPES, about="Another name of `dtype`."),
+    "input_type": INPUT_TYPE,
     "prompt_name": PROMPT_NAME,
+    "truncate": TRUNCATE,
+    "truncation_direction": DIRECTION,
     "user": fields.text("Taken and not used; a request's tenant is told by its key."),
 }
 """What `POST /v1/embeddings` takes."""
@@ -84,19 +116,38 @@ def parse(body: bytes, *, max_inputs: int, max_characters: int, max_total: int =
     """The request in `body`; raises `InvalidRequest` or `TooLarge`. Bad inputs are in `bad`: see `raise_bad`."""
     document = decode(body)
     fields.check(document, OPENAI)
-    if document.get("input_type") is not None and document.get("prompt_name") is not None:
-        raise InvalidRequest("input_type and prompt_name both choose the prompt: give one of them", "prompt_name")
     found = items(document["input"], "input", max_inputs, max_total)
     return EmbeddingRequest(
         items=found,
         model=document.get("model"),
         encoding=document.get("encoding_format") or "float",
-        dimensions=document.get("dimensions"),
-        force_dimensions=bool(document.get("force_dimensions")),
-        input_type=document.get("input_type"),
-        prompt_name=document.get("prompt_name"),
         bad=bad_items(found, max_characters),
+        **options(document),
     )
+
+
+def options(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an `EmbeddingRequest` that have one name on every route; raises `InvalidRequest`."""
+    if document.get("input_type") is not None and document.get("prompt_name") is not None:
+        raise InvalidRequest("input_type and prompt_name both choose the prompt: give one of them", "prompt_name")
+    direction = document.get("truncation_direction")
+    return {
+        "dimensions": document.get("dimensions"),
+        "force_dimensions": bool(document.get("force_dimensions")),
+        "input_type": document.get("input_type"),
+        "prompt_name": document.get("prompt_name"),
+        "truncate": document.get("truncate") is not False,
+        "side": None if direction is None else direction.lower(),
+        "dtype": _dtype(document),
+    }
+
+
+def _dtype(document: Mapping[str, Any]) -> Dtype:
+    one, other = document.get("dtype"), document.get("output_dtype")
+    if None not in (one, other) and one != other:
+        raise InvalidRequest("dtype and output_dtype are two names of one field: give one of them", "output_dtype")
+    found: Dtype = one or other or "float32"
+    return found
 
 
 def out_of_range(items: Sequence[Item], vocabulary: int) -> list[ItemError]:

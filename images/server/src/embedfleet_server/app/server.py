@@ -10,10 +10,12 @@ from aiohttp import web
 
 from embedfleet_server.app import observe, public
 from embedfleet_server.app.connections import Runner
+from embedfleet_server.app.guards import Guards
 from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.leaving import lame_duck
 from embedfleet_server.app.lifecycle import AT_ONCE, Event, Lifecycle
 from embedfleet_server.app.metrics import Metrics
+from embedfleet_server.app.tls import Tls
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import DrainReport, Engine
@@ -51,17 +53,19 @@ class Server:
         limits: Limits,
         *,
         keys: Keys | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """`keys` and `tls` guard the public port; None leaves it open, and plain."""
-        self._engine, self._metrics, self._limits, self._tls = engine, metrics, limits, tls
+        self._engine, self._metrics, self._limits = engine, metrics, limits
+        self._tls = None if tls is None else tls.context
         self.lifecycle = Lifecycle()
+        guards = Guards(keys, tls)
         admit = public.anyone if keys is None else keys.admit
         app = public.application(engine, self.lifecycle, metrics, limits, admit)
         self._public = Runner(app, limits, metrics.request, **_options(limits))
-        observed = observe.application(engine, self.lifecycle, metrics, tuning)
+        observed = observe.application(engine, self.lifecycle, metrics, tuning, guards)
         self._observe = Runner(observed, limits, lambda code: None, **_options(limits))
-        metrics.watch(engine)
+        metrics.watch(engine, guards)
 
     async def start(self, host: str, port: int, observe_port: int) -> tuple[int, int]:
         """Listen, then begin to load; returns the two ports. `CannotListen` leaves nothing open."""

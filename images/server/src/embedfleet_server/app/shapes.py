@@ -109,8 +109,77 @@ class TeiError(Shape):
     errors: list[InputProblem] = []
 
 
-class Vectors(RootModel[list[list[float]]]):
-    """One vector for each input, in their order."""
+class Vectors(RootModel[list[list[float] | None]]):
+    """One vector for each input, in their order; null stands for a bad input that was set aside."""
+
+
+class SparseValue(Shape):
+    """The value of an active dimension."""
+
+    index: int
+    value: float
+
+
+class SparseVectors(RootModel[list[list[SparseValue] | None]]):
+    """The active dimensions of each input, in their order; null stands for a bad input that was set aside."""
+
+
+class TokenVectors(RootModel[list[list[list[float]] | None]]):
+    """The vectors of each input's tokens; null stands for a bad input that was set aside."""
+
+
+class Rank(Shape):
+    """The score of a text; `text` where it was asked for."""
+
+    index: int
+    text: str = ""
+    score: float
+
+
+class Ranks(RootModel[list[Rank]]):
+    """The texts that have a score, best first."""
+
+
+class Document(Shape):
+    """A document given back."""
+
+    text: str
+
+
+class RerankResult(Shape):
+    """The score of a document; `document` where it was asked for."""
+
+    index: int
+    relevance_score: float
+    document: Document = Document(text="")
+
+
+class RerankList(Shape):
+    """Cohere's answer, best first; `errors` only where bad documents were set aside."""
+
+    object: Literal["list"]
+    model: str
+    results: list[RerankResult]
+    usage: Usage
+    errors: list[InputProblem] = []
+
+
+class ShownToken(Shape):
+    """A token; `start` and `stop` count bytes of UTF-8, null of a special one."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class Tokens(RootModel[list[list[ShownToken]]]):
+    """The tokens of each text."""
+
+
+class Texts(RootModel[list[str]]):
+    """The text of each list of token ids."""
 
 
 class Similarities(RootModel[list[float]]):
@@ -140,6 +209,12 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     ErrorAnswer,
     TeiError,
     Vectors,
+    SparseVectors,
+    TokenVectors,
+    Ranks,
+    RerankList,
+    Tokens,
+    Texts,
     Similarities,
     TeiInfo,
 )

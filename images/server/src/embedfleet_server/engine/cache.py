@@ -9,11 +9,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from embedfleet_server.engine.protocols import Pair
+from embedfleet_server.engine.protocols import Pair, Side
 from embedfleet_server.engine.rows import AnyRows, weight
 
-Key = tuple[str, str, str | None, str | Pair | tuple[int, ...]]
-"""Name and fingerprint of the model, prompt, input type, and the input: a text, a pair or token ids."""
+How = tuple[str, str | None, Side | None, bool]
+"""Prompt, input type, the end that is cut, and whether anything may be cut at all."""
+
+Key = tuple[str, How, str | Pair | tuple[int, ...]]
+"""Name and fingerprint of the model, how the input is tokenised, and the input: a text, a pair or token ids."""
 
 _OVERHEAD = 400  # bytes of an entry beside row and input: key, dictionary slot, array and entry objects
 MIB = 1 << 20
@@ -76,6 +79,6 @@ class VectorCache:
 
 
 def _size(key: Key, kept: Kept) -> int:
-    item = key[3]
+    item = key[2]
     characters = 4 * len(item) if isinstance(item, Pair) else sys.getsizeof(item)
     return weight(kept.row) + characters + _OVERHEAD

@@ -6,14 +6,26 @@ A request goes: reserve room → model loaded → tokenise → admit → queue �
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from embedfleet.api import BatchingSettings
+from embedfleet.api.models import Task
 from embedfleet_server.batching.breaker import State
 from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import CRITICAL, LOW, LOWEST, NORMAL, Bound, Refusal, Stats, Work
+from embedfleet_server.engine.asking import (
+    Asked,
+    Check,
+    Reservation,
+    Steps,
+    anything,
+    prompt_of,
+    raise_refused,
+    refuse_truncated,
+    refused,
+)
 from embedfleet_server.engine.cache import MIB
 from embedfleet_server.engine.delivery import Answer, Pending
 from embedfleet_server.engine.dispatcher import Dispatcher
@@ -21,20 +33,19 @@ from embedfleet_server.engine.errors import (
     DeadlineExceeded,
     EngineError,
     InvalidRequest,
-    ModelFailing,
     ModelLoading,
     ModelNotFound,
     QueueFull,
     ShuttingDown,
     Stopped,
-    TooLarge,
     TooLate,
 )
 from embedfleet_server.engine.flights import Flight
 from embedfleet_server.engine.health import Change
+from embedfleet_server.engine.naming import choose
 from embedfleet_server.engine.observer import BatchRecord, Observer
 from embedfleet_server.engine.policies import bound_of, policy_of, retry_of
-from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo
+from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo, Side, Token
 from embedfleet_server.engine.sharing import Sharing
 from embedfleet_server.engine.slots import ModelConfig, ModelStatus, Slot
 from embedfleet_server.engine.tokenizing import Tokenizing
@@ -53,19 +64,6 @@ class DrainReport:
     stuck_batches: int
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request, as far as scheduling it goes; `limit` in seconds from its arrival."""
-
-    items: Sequence[Item]
-    input_type: str | None
-    priority: int
-    tenant: str
-    limit: float
-    is_stated: bool
-    """Whether the limit is the caller's own."""
-
-
 @dataclass(slots=True)
 class _Since:
     """Counts since admission closed."""
@@ -74,6 +72,9 @@ class _Since:
     inputs: int = 0
     refused: int = 0
     failed: int = 0
+
+
+_T = TypeVar("_T")
 
 
 class Engine:
@@ -146,19 +147,13 @@ class Engine:
         """Taking requests, with every required model loaded."""
         return self.is_running and all(s.state == "Ready" for s in self._slots.values() if s.config.required)
 
-    def resolve(self, name: str | None) -> str:
-        """The model meant by `name`, the default when None; raises `ModelNotFound` listing those there are."""
-        if name is not None:
-            if name not in self._slots:
-                raise ModelNotFound(name, tuple(self._slots))
-            return name
-        if self._default is not None:
-            return self._default
-        if self.service in self._slots:
-            return self.service
-        if len(self._slots) > 1:
-            raise ModelNotFound(None, tuple(self._slots))
-        return next(iter(self._slots))
+    def resolve(self, name: str | None, task: Task | None = None) -> str:
+        """The model meant by `name`, the default when None; raises `ModelNotFound` listing those there are.
+
+        Where the default is of another task, or there is none, the only model of `task` is meant; which model is for
+        which task is known once it is loaded.
+        """
+        return choose(name, task, {status.name: status.info for status in self.models()}, self._default or self.service)
 
     def models(self) -> list[ModelStatus]:
         """Every model as it is now, in the order of the manifest."""
@@ -177,29 +172,96 @@ class Engine:
         priority: int = NORMAL,
         tenant: str = "",
         within: float | None = None,
+        side: Side | None = None,
+        truncate: bool = True,
+        check: Check = anything,
     ) -> Answer:
         """Vectors of `items` by `model`, rows in their order; raises what `errors` lists.
 
         `input_type` ("query", "document") chooses the prompt; None is the model's own default. `within` is the caller's
-        own limit in seconds; `itemTimeoutSeconds` holds all the same.
+        own limit in seconds; `itemTimeoutSeconds` holds all the same. `side` is the end that what is too long loses;
+        without `truncate` it is `BadItems` instead. `check` is called with the loaded model, before anything.
         """
+        least = self._limit(within)
+        asked = Asked(items, input_type, priority, tenant, least, within is not None, side, truncate, check)
+        started = asyncio.get_running_loop().time()
+        answer = await self._admitted(model, asked, lambda slot, until, room: self._steps(slot, until, room, asked))
+        self._observer.answered(model, asyncio.get_running_loop().time() - started)
+        return answer
+
+    async def tokenize(
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        special: bool = True,
+        prompt_name: str | None = None,
+        tenant: str = "",
+        within: float | None = None,
+        check: Check = anything,
+    ) -> list[list[Token]]:
+        """The tokens of `texts`, none cut off; a prompt of the model is put before each where it is named.
+
+        Takes places in the queue's bound while it lasts, so that who asks for much is refused as with vectors.
+        """
+
+        def call(loaded: Model) -> list[list[Token]]:
+            prompt = prompt_of(loaded.info, prompt_name) if prompt_name else ""
+            return loaded.tokenize([prompt + text for text in texts], special=special)
+
+        return await self._aside(model, texts, call, tenant, within, check)
+
+    async def decode(
+        self,
+        model: str,
+        ids: Sequence[Sequence[int]],
+        *,
+        special: bool = False,
+        tenant: str = "",
+        within: float | None = None,
+        check: Check = anything,
+    ) -> list[str]:
+        """The text of each list of token ids; see `tokenize`."""
+        return await self._aside(model, ids, lambda loaded: loaded.decode(ids, special=special), tenant, within, check)
+
+    async def _aside(
+        self,
+        model: str,
+        items: Sequence[Item],
+        call: Callable[[Model], _T],
+        tenant: str,
+        within: float | None,
+        check: Check,
+    ) -> _T:
+        """What `call` gives for the loaded model, in a tokenizer thread."""
+        least = self._limit(within)
+        asked = Asked(items, None, NORMAL, tenant, least, within is not None, check=check)
+
+        async def steps(slot: Slot, _: float, __: Reservation) -> _T:
+            loaded = await slot.get()
+            check(loaded.info)
+            return await self._tokenizing.aside(lambda: call(loaded))
+
+        return await self._admitted(model, asked, steps)
+
+    def _limit(self, within: float | None) -> float:
+        """Seconds from now: the service's limit, or the caller's own where that is less."""
+        return min(float(self.settings.batching.item_timeout_seconds), math.inf if within is None else within)
+
+    async def _admitted(self, model: str, asked: Asked, steps: Steps[_T]) -> _T:
+        """The steps of a request with room reserved for it, counted where the server is leaving."""
         slot = self._slots.get(model)
         if slot is None:
             raise ModelNotFound(model, tuple(self._slots))
-        limit = float(self.settings.batching.item_timeout_seconds)
-        least = limit if within is None else min(limit, within)
-        asked = Asked(items, input_type, priority, tenant, least, within is not None)
         self._reserve(model, asked)
-        started = asyncio.get_running_loop().time()
-        reservation = _Reservation(self._core, model, len(items), tenant)
+        reservation = Reservation(self._core, model, len(asked.items), asked.tenant)
         try:
-            answer = await self._within_time(slot, asked, reservation)
+            answer = await self._within_time(slot, asked, steps, reservation)
         finally:
             reservation.release()
-        self._observer.answered(model, asyncio.get_running_loop().time() - started)
         if self._since is not None:
             self._since.requests += 1
-            self._since.inputs += len(items)
+            self._since.inputs += len(asked.items)
         return answer
 
     def queue_depth(self, model: str) -> int:
@@ -302,27 +364,30 @@ class Engine:
         """The models of which nothing is started."""
         return [name for name in self._slots if self._core.is_paused(name)]
 
-    async def _within_time(self, slot: Slot, asked: Asked, reservation: "_Reservation") -> Answer:
+    async def _within_time(self, slot: Slot, asked: Asked, steps: Steps[_T], reservation: Reservation) -> _T:
         """The steps of one request, under the limit that no caller waits past."""
         try:
             async with asyncio.timeout(asked.limit) as scope:
                 self._scopes[scope] = None
                 try:
-                    return await self._steps(slot, asked, scope.when() or math.inf, reservation)
+                    return await steps(slot, scope.when() or math.inf, reservation)
                 finally:
                     self._leave(scope)
         except TimeoutError as error:
             raise self._out_of_time(slot, asked.limit) from error
 
-    async def _steps(self, slot: Slot, asked: Asked, deadline: float, reservation: "_Reservation") -> Answer:
+    async def _steps(self, slot: Slot, deadline: float, reservation: Reservation, asked: Asked) -> Answer:
         model = await slot.get()
+        asked.check(model.info)
         loop = asyncio.get_running_loop()
-        how = prompt_of(model.info, asked.input_type), asked.input_type
+        how = prompt_of(model.info, asked.input_type), asked.input_type, asked.side
 
         async def encode(items: list[Item]) -> list[Encoded]:
             began = loop.time()
             encoded = await self._tokenizing.encode(model, items, *how)
             self._observer.tokenized(slot.config.name, loop.time() - began)
+            if not asked.truncate:
+                refuse_truncated(encoded, model.info)
             return encoded
 
         async def run(encoded: list[Encoded], flight: Flight) -> Answer:
@@ -330,7 +395,7 @@ class Engine:
             return await self._run(slot.config.name, model.info, encoded, flight, asked, deadline)
 
         flight = Flight(asked.tenant, asked.priority)
-        return await self._sharing.embed(model.info, how, asked.items, flight, encode, run)
+        return await self._sharing.embed(model.info, (*how, asked.truncate), asked.items, flight, encode, run)
 
     async def _run(
         self, name: str, info: ModelInfo, encoded: list[Encoded], flight: Flight, asked: Asked, deadline: float
@@ -355,7 +420,7 @@ class Engine:
         if asked.priority <= LOW and self._watch.refuses_low(model):
             raise QueueFull("LOW work is refused while the service is in a critical state", self._core.retry_after())
         now = asyncio.get_running_loop().time()
-        _raise_refused(model, self._core.reserve(model, len(asked.items), now, tenant=asked.tenant))
+        raise_refused(model, self._core.reserve(model, len(asked.items), now, tenant=asked.tenant))
 
     def _submit(
         self, name: str, info: ModelInfo, encoded: list[Encoded], flight: Flight, asked: Asked, deadline: float
@@ -370,7 +435,7 @@ class Engine:
             within=deadline if asked.is_stated else math.inf, reserved=True,
         )  # fmt: skip
         if isinstance(work, Refusal):
-            raise _refused(name, work)
+            raise refused(name, work)
         self._dispatcher.kick()
         return pending, work
 
@@ -425,31 +490,6 @@ class Engine:
         self._observer.batch(record)
 
 
-class _Reservation:
-    """Room held between arrival and admission."""
-
-    __slots__ = ("_core", "_inputs", "_model", "_tenant")
-
-    def __init__(self, core: BatchingCore, model: str, inputs: int, tenant: str) -> None:
-        self._core, self._model, self._inputs, self._tenant = core, model, inputs, tenant
-
-    def taken_up(self, inputs: int) -> None:
-        """So many places are being taken up by inputs that are submitted; those that joined others keep theirs."""
-        self._inputs -= inputs
-
-    def release(self) -> None:
-        """Give back what is left."""
-        if self._inputs:
-            self._core.release(self._model, self._inputs, tenant=self._tenant)
-            self._inputs = 0
-
-
-def prompt_of(info: ModelInfo, input_type: str | None) -> str:
-    """The text put before each input: by `input_type`, else the model's own default; "" when there is none."""
-    name = input_type or info.default_prompt
-    return info.prompts.get(name, "") if name else ""
-
-
 def _core(settings: BatchingSettings, models: Mapping[str, ModelConfig]) -> BatchingCore:
     whole = settings.batching
     bound = Bound(whole.max_queued_requests, whole.max_queued_tokens)
@@ -458,16 +498,3 @@ def _core(settings: BatchingSettings, models: Mapping[str, ModelConfig]) -> Batc
         core.add_model(name, policy_of(settings.for_model(name)), bound_of(settings, name))
         core.pause(name, paused=settings.for_model(name).paused)
     return core
-
-
-def _raise_refused(model: str, refusal: Refusal | None) -> None:
-    if refusal is not None:
-        raise _refused(model, refusal)
-
-
-def _refused(model: str, refusal: Refusal) -> EngineError:
-    if refusal.retry_after is None:
-        return TooLarge(refusal.reason)
-    if refusal.failing:
-        return ModelFailing(model, refusal.reason, refusal.retry_after)
-    return QueueFull(refusal.reason, refusal.retry_after)

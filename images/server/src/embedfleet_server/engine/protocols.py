@@ -6,12 +6,15 @@ thread of the model's device, never both from the event loop, and never two forw
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from embedfleet.api.models import Task
 from embedfleet_server.engine.rows import AnyRows, Rows
 
-__all__ = ["Encoded", "Item", "Loader", "Model", "ModelInfo", "Pair", "Rows"]
+__all__ = ["Encoded", "Item", "Loader", "Model", "ModelInfo", "Pair", "Rows", "Side", "Token"]
+
+Side = Literal["left", "right"]
+"""The end of a text at which it is cut when it is too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,17 @@ class Encoded:
 
     token_ids: Sequence[int]
     truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as it is shown; `start` and `stop` are places in the text's UTF-8, None of special tokens."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +84,20 @@ class Model(Protocol):
     def info(self) -> ModelInfo:
         """What this model is; does not change after load."""
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         """Token ids of every item, in order, `prompt` put before each text; raises `BadItems` naming each bad index.
 
-        `input_type` ("query", "document") matters to models that compute one otherwise than the other.
+        `input_type` ("query", "document") matters to models that compute one otherwise than the other. `side` is the
+        end that what is too long loses; None is the model's own.
         """
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """The tokens of every text, none cut off, with the special ones where `special`; raises `BadItems`."""
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """The text of every list of token ids, special ones shown where `special`."""
 
     def forward(self, batch: Sequence[Encoded]) -> AnyRows:
         """Rows of the batch as its task has them (see `rows`), in the batch's order; arrays are C-contiguous."""

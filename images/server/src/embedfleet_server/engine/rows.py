@@ -158,6 +158,26 @@ def weight(rows: AnyRows) -> int:
     return rows.nbytes if isinstance(rows, np.ndarray) else rows.vectors.nbytes
 
 
+def blank(task: str, count: int, dimensions: int) -> Any:
+    """`count` rows that say that there is none: NaN in an array, empty otherwise."""
+    if (kind := _KINDS.get(task)) is not None:
+        return kind.empty(count, dimensions)
+    return np.full((count, dimensions), np.nan, np.float32)
+
+
+def spread(rows: Any, kept: list[int], total: int) -> Any:
+    """`rows` as the rows `kept` (ascending) of `total`; the others are as in `blank`."""
+    if len(kept) == total:
+        return rows
+    if isinstance(rows, np.ndarray):
+        made = np.full((total, rows.shape[1]), np.nan, np.float32)
+        made[kept] = rows
+        return made
+    places = np.full(total, len(rows), np.int64)  # the empty row that is put after them
+    places[kept] = np.arange(len(kept))
+    return rows.join([rows, rows.empty(1, rows.dimensions)]).take(places)
+
+
 class Collected:
     """The rows of one request, put in as the batches end that computed them.
 

@@ -8,7 +8,7 @@ row (its caller went away, its time ran out), the input is computed on its own, 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from embedfleet_server.engine.cache import Kept, Key, VectorCache
+from embedfleet_server.engine.cache import How, Kept, Key, VectorCache
 from embedfleet_server.engine.delivery import Answer
 from embedfleet_server.engine.errors import BadItems, ItemError
 from embedfleet_server.engine.flights import Flight, Joined, Outcome
@@ -34,13 +34,13 @@ class Sharing:
     async def embed(
         self,
         info: ModelInfo,
-        how: tuple[str, str | None],
+        how: How,
         items: Sequence[Item],
         flight: Flight,
         encode: Encode,
         run: Run,
     ) -> Answer:
-        """The answer to one request, whose tenant and priority stand in `flight`, prompt and input type in `how`.
+        """The answer to one request, whose tenant and priority stand in `flight`, what decides its tokens in `how`.
 
         `encode` and `run` are asked for the inputs that nobody else computes or has computed.
         """
@@ -143,6 +143,6 @@ class _Parts:
         return Answer(rows.rows(), tokens, truncated, errors, self.queued, self.computed, self.info)
 
 
-def _key(info: ModelInfo, how: tuple[str, str | None], item: Item) -> Key:
+def _key(info: ModelInfo, how: How, item: Item) -> Key:
     asked = item if isinstance(item, str | Pair) else tuple(item)
-    return f"{info.name}:{info.fingerprint}", *how, asked
+    return f"{info.name}:{info.fingerprint}", how, asked

@@ -5,13 +5,17 @@ Requests that arrive while the tokenizer threads are busy share the next call: o
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from embedfleet_server.engine.protocols import Encoded, Item, Model
+from embedfleet_server.engine.protocols import Encoded, Item, Model, Side
 from embedfleet_server.engine.workers import Workers
 
 _SHARED_CHARACTERS = 100_000  # one call takes no more than this beside its first request: some 20 ms of tokenising
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -20,16 +24,25 @@ class _Job:
     items: Sequence[Item]
     prompt: str
     input_type: str | None
+    side: Side | None
     answer: asyncio.Future[list[Encoded]]
 
     @property
-    def how(self) -> tuple[str, str | None]:
+    def how(self) -> tuple[str, str | None, Side | None]:
         """What calls must agree in to be one."""
-        return self.prompt, self.input_type
+        return self.prompt, self.input_type, self.side
 
     @property
     def size(self) -> int:
         return sum(map(len, self.items))
+
+
+@dataclass(slots=True)
+class _Aside:
+    """Work of another kind, which takes its turn and shares its call with none."""
+
+    call: Callable[[], Any]
+    answer: asyncio.Future[Any]
 
 
 class Tokenizing:
@@ -38,19 +51,28 @@ class Tokenizing:
     def __init__(self, workers: Workers, calls_at_once: int = 2) -> None:
         self._workers = workers
         self._free = calls_at_once
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[_Job | _Aside] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
     async def encode(
-        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+        self,
+        model: Model,
+        items: Sequence[Item],
+        prompt: str,
+        input_type: str | None = None,
+        side: Side | None = None,
     ) -> list[Encoded]:
         """Token ids of the items, in order; raises `BadItems`."""
-        loop = asyncio.get_running_loop()
-        job = _Job(model, items, prompt, input_type, loop.create_future())
-        if not self._waiting:
-            loop.call_soon(self._start)  # once this turn of the loop is over, so that its arrivals meet
-        self._waiting.append(job)
+        job = _Job(model, items, prompt, input_type, side, asyncio.get_running_loop().create_future())
+        self._wait(job)
         return await job.answer
+
+    async def aside(self, call: Callable[[], _T]) -> _T:
+        """What `call` gives, in a tokenizer thread, in its turn; raises what it raises."""
+        job = _Aside(call, asyncio.get_running_loop().create_future())
+        self._wait(job)
+        made: _T = await job.answer
+        return made
 
     async def close(self) -> None:
         """Give up calls whose callers are gone."""
@@ -61,6 +83,11 @@ class Tokenizing:
         if calls:
             await asyncio.wait(calls)
 
+    def _wait(self, job: _Job | _Aside) -> None:
+        if not self._waiting:  # once this turn of the loop is over, so that its arrivals meet
+            asyncio.get_running_loop().call_soon(self._start)
+        self._waiting.append(job)
+
     def _start(self) -> None:
         while self._free and self._waiting:
             self._free -= 1
@@ -68,21 +95,29 @@ class Tokenizing:
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[_Job] | _Aside:
         """The oldest job and those behind it that can share its call."""
         first = self._waiting.popleft()
+        if isinstance(first, _Aside):
+            return first
         taken, room = [first], _SHARED_CHARACTERS
         while self._waiting:
             job = self._waiting[0]
-            room -= job.size
-            if job.model is not first.model or job.how != first.how or room < 0:
+            if isinstance(job, _Aside) or job.model is not first.model or job.how != first.how:
                 break
-            taken.append(self._waiting.popleft())
+            room -= job.size
+            if room < 0:
+                break
+            self._waiting.popleft()
+            taken.append(job)
         return taken
 
-    async def _call(self, jobs: list[_Job]) -> None:
+    async def _call(self, taken: list[_Job] | _Aside) -> None:
         try:
-            jobs = [job for job in jobs if not job.answer.cancelled()]
+            if isinstance(taken, _Aside):
+                await self._beside(taken)
+                return
+            jobs = [job for job in taken if not job.answer.cancelled()]
             if len(jobs) > 1 and await self._together(jobs):
                 return
             for job in jobs:
@@ -90,6 +125,18 @@ class Tokenizing:
         finally:
             self._free += 1
             self._start()
+
+    async def _beside(self, job: _Aside) -> None:
+        if job.answer.cancelled():
+            return
+        try:
+            made = await self._workers.aside(job.call)
+        except Exception as error:  # noqa: BLE001  # goes to the caller whose call it is
+            if not job.answer.done():
+                job.answer.set_exception(error)
+            return
+        if not job.answer.done():
+            job.answer.set_result(made)
 
     async def _together(self, jobs: list[_Job]) -> bool:
         """One call for all; False when it failed, so that each has to be tried alone to see whose fault it was."""

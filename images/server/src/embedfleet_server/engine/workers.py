@@ -1,12 +1,14 @@
 """Where blocking work runs: loading, tokenising and forwards, each in threads of its own, never on the event loop."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model
+from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Side
 from embedfleet_server.engine.rows import AnyRows
+
+_T = TypeVar("_T")
 
 
 class Workers(Protocol):
@@ -16,9 +18,17 @@ class Workers(Protocol):
         """The loaded model."""
 
     async def encode(
-        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+        self,
+        model: Model,
+        items: Sequence[Item],
+        prompt: str,
+        input_type: str | None = None,
+        side: Side | None = None,
     ) -> list[Encoded]:
         """`Model.encode`, elsewhere."""
+
+    async def aside(self, call: Callable[[], _T]) -> _T:
+        """What `call` gives, where texts are tokenised."""
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         """`Model.forward`, on the model's device."""
@@ -46,11 +56,19 @@ class ThreadWorkers:
         return await loading
 
     async def encode(
-        self, model: Model, items: Sequence[Item], prompt: str, input_type: str | None = None
+        self,
+        model: Model,
+        items: Sequence[Item],
+        prompt: str,
+        input_type: str | None = None,
+        side: Side | None = None,
     ) -> list[Encoded]:
         """`Model.encode` in a tokenizer thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenizing, model.encode, items, prompt, input_type)
+        return await self.aside(lambda: model.encode(items, prompt, input_type, side))
+
+    async def aside(self, call: Callable[[], _T]) -> _T:
+        """What `call` gives, in a tokenizer thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, call)
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         """`Model.forward` in the thread of its device."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side, Token
 from embedfleet_server.models.forward import Forward, Modules
 from embedfleet_server.models.tokenizing import Tokenizing
 
@@ -18,9 +18,19 @@ class DenseModel:
         self._tokenizing = tokenizing
         self._forward = forward
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         """See `Tokenizing.encode`."""
-        return self._tokenizing.encode(items, prompt)
+        return self._tokenizing.encode(items, prompt, side)
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """See `Spelling.tokenize`."""
+        return self._tokenizing.spelling.tokenize(texts, special=special)
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """See `Spelling.decode`."""
+        return self._tokenizing.spelling.decode(ids, special=special)
 
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Vectors of the batch, shape (len(batch), native_dimensions), float32, C-contiguous, in the batch's order."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo
+from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, Token
 from embedfleet_server.engine.rows import Ragged
 from embedfleet_server.models.forward import Features, Forward
 from embedfleet_server.models.tokenizing import Tokenizing
@@ -39,12 +39,15 @@ class LateTokenizing:
 
     def __init__(self, plain: Tokenizing, query: Tokenizing, document: Tokenizing, expansion: Expansion | None) -> None:
         self._plain = plain
+        self.spelling = plain.spelling
         self._by_type = {"query": query, "document": document}
         self._expansion = expansion
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         """As `Tokenizing.encode`; token ids that the client made are cut and filled up too."""
-        encoded = self._by_type.get(input_type or "", self._plain).encode(items, prompt)
+        encoded = self._by_type.get(input_type or "", self._plain).encode(items, prompt, side)
         return [self._late(one, input_type) for one in encoded]
 
     def _late(self, encoded: Encoded, input_type: str | None) -> Late:
@@ -63,9 +66,19 @@ class MultiVectorModel:
         self._tokenizing = tokenizing
         self._forward = forward
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         """See `LateTokenizing.encode`."""
-        return self._tokenizing.encode(items, prompt, input_type)
+        return self._tokenizing.encode(items, prompt, input_type, side)
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """See `Spelling.tokenize`."""
+        return self._tokenizing.spelling.tokenize(texts, special=special)
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """See `Spelling.decode`."""
+        return self._tokenizing.spelling.decode(ids, special=special)
 
     def forward(self, batch: Sequence[Encoded]) -> Ragged:
         """Vectors of the batch's tokens, its rows in the batch's order."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows
+from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.scoring import ACTIVATIONS
 from embedfleet_server.models.files import read_json
 from embedfleet_server.models.forward import Features, Forward
@@ -22,9 +22,19 @@ class RerankModel:
         self._tokenizing = tokenizing
         self._forward = forward
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         """See `PairTokenizing.encode`."""
-        return self._tokenizing.encode(items, prompt)
+        return self._tokenizing.encode(items, prompt, side)
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """See `Spelling.tokenize`."""
+        return self._tokenizing.spelling.tokenize(texts, special=special)
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """See `Spelling.decode`."""
+        return self._tokenizing.spelling.decode(ids, special=special)
 
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Logits of the pairs, shape (len(batch), labels), float32, before the activation `info.activation`."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo
+from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, Token
 from embedfleet_server.engine.rows import Offsets, SparseRows
 from embedfleet_server.models import layout
 from embedfleet_server.models.forward import Forward, Modules
@@ -62,11 +62,21 @@ class SparseModel:
         self._routes = dict(routes)
         self._default = default
 
-    def encode(self, items: Sequence[Item], prompt: str, input_type: str | None = None) -> list[Encoded]:
+    def encode(
+        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+    ) -> list[Encoded]:
         """See `Tokenizing.encode`."""
         name = input_type if input_type in self._routes else self._default
-        encoded = self._routes[name].tokenizing.encode(items, prompt)
+        encoded = self._routes[name].tokenizing.encode(items, prompt, side)
         return encoded if len(self._routes) == 1 else [Routed(one.token_ids, one.truncated, name) for one in encoded]
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """See `Spelling.tokenize`."""
+        return self._routes[self._default].tokenizing.spelling.tokenize(texts, special=special)
+
+    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """See `Spelling.decode`."""
+        return self._routes[self._default].tokenizing.spelling.decode(ids, special=special)
 
     def forward(self, batch: Sequence[Encoded]) -> SparseRows:
         """Sparse rows of the batch, in its order."""

@@ -46,10 +46,21 @@ def resolve(source: Source, *, store: Path, offline: bool, fetch: Fetch = hub) -
     if source.hugging_face is not None:
         return _repository(source.hugging_face, store, offline, fetch)
     if source.path is None:
-        raise ModelProblem("the source names neither a repository nor a path")
+        raise ModelProblem(_elsewhere(source))
     directory = Path(source.path).expanduser()
     check(directory)
     return Weights(directory, None)
+
+
+def _elsewhere(source: Source) -> str:
+    """Why a source that only a cluster has cannot be served by this process; the operator gives pods a path."""
+    if source.volume is not None:
+        what = f"volume (claim {source.volume.claim_name!r})"
+    elif source.image is not None:
+        what = f"image ({source.image.reference!r})"
+    else:
+        return "the source names neither a repository nor a path"
+    return f"its source is a {what}, which a cluster mounts; on this machine set source.path or source.huggingFace"
 
 
 def find(store: Path, repo: str, revision: str) -> Path | None:
