@@ -8,7 +8,7 @@ NODES ?= 1
 HOLLOW ?= 0
 bin := .venv/bin
 
-.PHONY: help setup demo serve check test bench cluster cluster-down generate requirements lock clean
+.PHONY: help setup demo serve check test soak bench cluster cluster-down generate requirements lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,12 @@ check: setup ## Format, lint, types, import contracts, generated files
 test: check ## check, and every test this machine can run
 	@$(bin)/python -m tests.cluster prepare
 	$(bin)/pytest
+
+soak: setup ## The long forms of the tests, an hour or more: simulation, rollovers, generated requests, leaks
+	$(bin)/python -m tests.unit.simulation.soak --seeds 100000
+	$(bin)/python -m tests.soak.rollover --requests 100000 --rollovers 30
+	EMBEDFLEET_CASES=10000 $(bin)/pytest tests/integration/server/test_openapi.py
+	$(bin)/python -m tests.soak.leaks --seconds 600
 
 bench: setup ## Measure this machine (ARGS=--write keeps the table in docs/benchmarks.md; ARGS=--help)
 	@$(bin)/python -m tests.benchmarks $(ARGS)

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from embedfleet_server.engine.errors import BadItems, ItemError
+from embedfleet_server.engine.errors import BadItems, DeviceLost, ItemError
+from embedfleet_server.engine.faults import OutOfMemory
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Pair, Rows, Side, Token
 
 VOCABULARY = 1000
-NOT_FINITE, HOLD, BREAK = 997, 998, 999
-"""Tokens of the words NOTFINITE (its row is NaN), HOLD (the forward waits) and BREAK (the forward raises)."""
-FIRST = 996
+LOSE, FULL, NOT_FINITE, HOLD, BREAK = 995, 996, 997, 998, 999
+"""Tokens of the words LOSE (the device is lost), FULL (out of memory), NOTFINITE (its row is NaN), HOLD (the forward
+waits) and BREAK (the forward raises)."""
+FIRST = 994
 """The special token."""
-_WORDS = {"NOTFINITE": NOT_FINITE, "HOLD": HOLD, "BREAK": BREAK}
+_WORDS = {"LOSE": LOSE, "FULL": FULL, "NOTFINITE": NOT_FINITE, "HOLD": HOLD, "BREAK": BREAK}
 
 INFO = ModelInfo(
     name="semantic",
@@ -81,6 +83,10 @@ class FakeModel:
         tokens = {token for item in batch for token in item.token_ids}
         if HOLD in tokens:
             self._hold()
+        if LOSE in tokens:
+            raise DeviceLost("CUDA error: an illegal memory access was encountered")
+        if FULL in tokens:
+            raise OutOfMemory("CUDA out of memory")
         if BREAK in tokens:
             raise RuntimeError("secret detail of the device")
         return np.stack([vector(item.token_ids, self.info.native_dimensions) for item in batch])

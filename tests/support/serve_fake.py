@@ -1,17 +1,38 @@
 """`python -m embedfleet_server` with fake models: the real process, signals and exit, without torch.
 
 Takes the server's own arguments; a forward of the word HOLD waits for a writer of the FIFO `$FAKE_GATE`.
+`$FAKE_SECONDS` is how long every forward takes. `$FAKE_SIN` makes it leave in one of the wrong ways of `SINS`, so that
+a test of the right way can show that it would notice.
 """
 
 import os
+import signal
 import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from aiohttp import web
+
+from embedfleet_server import __main__ as server
 from embedfleet_server.__main__ import configure, leave, run
+from embedfleet_server.app import public
 from embedfleet_server.app.settings import load
-from embedfleet_server.engine.protocols import Loader, Model
+from embedfleet_server.app.signals import StopSignal
+from embedfleet_server.engine.protocols import Encoded, Loader, Model, Rows
 from tests.support.fake_model import FakeModel
 from tests.support.fake_tasks import FakeRerank
+
+
+class Slow(FakeModel):
+    """Each forward takes `seconds`."""
+
+    seconds = 0.0
+
+    def forward(self, batch: Sequence[Encoded]) -> Rows:
+        time.sleep(self.seconds)
+        return super().forward(batch)
 
 
 def _hold() -> None:
@@ -25,11 +46,53 @@ def _loader(name: str) -> Loader:
     def load() -> Model:
         if name == "stuck":
             _hold()
-        return FakeRerank(name) if name == "rerank" else FakeModel(name, hold=_hold)
+        if name == "rerank":
+            return FakeRerank(name)
+        model = Slow(name, hold=_hold)
+        model.seconds = float(os.environ.get("FAKE_SECONDS", "0"))
+        return model
 
     return load
 
 
+def _no_drain() -> None:
+    """A signal ends the process at once."""
+
+    class Abrupt(StopSignal):
+        def install(self) -> None:
+            signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+
+    vars(server)["StopSignal"] = Abrupt  # a wrong server, made of the right one
+
+
+def _engine_first() -> None:
+    """The engine is stopped when the stop is asked for, while requests still come and are under way."""
+    right = server._leave
+
+    async def wrong(served: Any, *arguments: Any) -> None:
+        await served._engine.stop(0.0)
+        await right(served, *arguments)
+
+    vars(server)["_leave"] = wrong
+
+
+def _keep_open() -> None:
+    """No answer says `Connection: close`."""
+
+    def never(leaving: Callable[[], bool]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+        async def say_nothing(request: web.Request, response: web.StreamResponse) -> None:
+            """Clients stay."""
+
+        return say_nothing
+
+    vars(public)["close_when"] = never
+
+
+SINS: dict[str, Callable[[], None]] = {"no_drain": _no_drain, "engine_first": _engine_first, "keep_open": _keep_open}
+
+
 if __name__ == "__main__":
+    if sin := os.environ.get("FAKE_SIN"):
+        SINS[sin]()
     config = configure(sys.argv[1:], os.environ)
     leave(run(config, load(config.settings), lambda spec: _loader(spec.name)))

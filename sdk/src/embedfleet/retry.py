@@ -37,6 +37,7 @@ _CODES = {
     "request_timeout": Kind.AWAY,
     "queue_full": Kind.BUSY,
     "shutting_down": Kind.AWAY,
+    "device_lost": Kind.AWAY,
     "model_loading": Kind.LOADING,
     "model_failed": Kind.FINAL,  # the cause is known and will not pass by waiting: tell it at once
     "deadline_exceeded": Kind.FAILED,

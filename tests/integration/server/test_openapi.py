@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from tests.support.fake_tasks import EVERY_TASK, task_of
 from tests.support.served import Served, run, serving
 
 pytestmark = pytest.mark.requirement("S1")
-CASES = 450  # over all operations; `make soak` takes more
+CASES = int(os.environ.get("EMBEDFLEET_CASES", "450"))
+"""Over all operations; `make soak` takes more."""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedfleet_server.engine.scoring import scores
-from tests.support.fake_model import INFO, FakeModel, vectors
+from tests.support.fake_model import FIRST, INFO, FakeModel, vectors
 from tests.support.fake_tasks import EVERY_TASK, FakeRerank, FakeSparse, late, logits
 from tests.support.served import Reply, Served, run, serving
 
@@ -288,7 +288,7 @@ def test_tokens_of_texts() -> None:
         async with serving(EVERY_TASK) as served:
             for path in ("/models/semantic/tokenize", "/models/late/tokenize", "/models/rerank/tokenize"):
                 ((first, second, third),) = (await post(served, path, inputs="ab c")).json
-                assert first == {"id": 996, "text": "[FIRST]", "special": True, "start": None, "stop": None}
+                assert first == {"id": FIRST, "text": "[FIRST]", "special": True, "start": None, "stop": None}
                 assert [second["text"], second["start"], second["stop"], second["special"]] == ["ab", 0, 2, False]
                 assert [third["start"], third["stop"]] == [3, 4]
             bare = await post(
@@ -312,9 +312,9 @@ def test_texts_of_tokens() -> None:
 
     async def main() -> None:
         async with serving() as served:
-            assert (await post(served, "/decode", ids=[996, 5, 6])).json == ["5 6"]
-            shown = await post(served, "/models/semantic/decode", ids=[[996, 5], [7]], skip_special_tokens=False)
-            assert shown.json == ["996 5", "7"]
+            assert (await post(served, "/decode", ids=[FIRST, 5, 6])).json == ["5 6"]
+            shown = await post(served, "/models/semantic/decode", ids=[[FIRST, 5], [7]], skip_special_tokens=False)
+            assert shown.json == [f"{FIRST} 5", "7"]
             for wrong, status in (
                 ({"ids": []}, 400), ({"ids": ["x"]}, 400), ({"ids": [INFO.vocabulary]}, 422), ({"ids": [-1]}, 422),
                 ({"ids": [[]]}, 422), ({"ids": [1] * 250_001}, 413),

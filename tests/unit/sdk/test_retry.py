@@ -25,6 +25,7 @@ RETRIED = [kind for kind in Kind if kind is not Kind.FINAL]
     [
         (429, "queue_full", False, Kind.BUSY),
         (503, "shutting_down", False, Kind.AWAY),
+        (503, "device_lost", True, Kind.AWAY),
         (503, "model_loading", False, Kind.LOADING),
         (503, "model_failed", False, Kind.FINAL),
         (500, "internal", True, Kind.FAILED),

@@ -33,6 +33,7 @@ ITEM = ItemError(2, "empty", "is empty")
         (engine.Stopped("x"), 500, "internal"),
         (UnservableRows([ITEM]), 500, "internal"),
         (engine.ShuttingDown("x"), 503, "shutting_down"),
+        (engine.DeviceLost("x"), 503, "device_lost"),
         (engine.ModelLoading("x"), 503, "model_loading"),
         (engine.ModelFailing("m", "x"), 503, "model_failing"),
         (engine.ModelLoadFailed("m", "x"), 503, "model_failed"),
@@ -41,10 +42,10 @@ ITEM = ItemError(2, "empty", "is empty")
     ],
 )
 def test_every_error_has_its_answer(error: Exception, status: int, code: str) -> None:
-    """Status and code of each error; `accepted` only for 500 and 504, and only once the engine had the request."""
+    """Status and code of each error; `accepted` only for what failed once the engine had the request."""
     failure = describe(error, admitted=True)
     assert (failure.row.status, failure.row.code) == (status, code)
-    assert failure.accepted is (status in (500, 504))
+    assert failure.accepted is (status in (500, 504) or code == "device_lost")
     assert describe(error, admitted=False).accepted is False
     assert ("Retry-After" in failure.headers()) is (status in (429, 503))
 

@@ -18,9 +18,12 @@ from embedfleet.api.local import LocalRecord, private_directory, remove_record, 
 from embedfleet.api.models import ModelSpec
 from embedfleet.api.pods import Drain
 from embedfleet.api.settings import ModelSettings
-from embedfleet_server.app import announce, logs, watching
+from embedfleet.api.termination import TERMINATION_FILE
+from embedfleet_server.app import announce, last_words, logs, watching
 from embedfleet_server.app.collecting import Collecting
 from embedfleet_server.app.control import AskedDrain, ControlSocket
+from embedfleet_server.app.in_flight import InFlight
+from embedfleet_server.app.journal import Journal
 from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.leaving import lame_duck
 from embedfleet_server.app.lifecycle import AT_ONCE, LameDuck
@@ -34,23 +37,32 @@ from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.batching.pressure import Reading
 from embedfleet_server.config import Config
 from embedfleet_server.engine.engine import Engine
-from embedfleet_server.engine.errors import ModelLoadFailed
+from embedfleet_server.engine.errors import DeviceLost, EngineError, ModelLoadFailed
 from embedfleet_server.engine.observer import Several
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.engine.slots import ModelConfig
+from embedfleet_server.engine.workers import ThreadWorkers
+from embedfleet_server.termination import leave_word
 
 _log = logging.getLogger("embedfleet_server")
+LOST = 70
+"""Exit status when the device is lost: EX_SOFTWARE of sysexits.h, an error that the server has found in itself."""
+_LOST_SECONDS = 3.0  # for the answers to those in flight; with the interpreter's own end it stays under 5 s
 _TRUE = ("1", "on", "yes", "true")  # what huggingface_hub takes for true in its own variables
 LoaderOf = Callable[[ModelSpec], Loader]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a server until a signal ends it; returns the exit status (1: cannot listen, 2: wrong settings)."""
+    """Run a server until a signal ends it; returns the exit status.
+
+    1: it cannot listen. 2: the settings are wrong. 70: the device is lost.
+    """
     config = configure(sys.argv[1:] if arguments is None else arguments, os.environ)
     try:
         settings = load(config.settings)
     except WrongSettings as error:
         print(error, file=sys.stderr)
+        leave_word(config.termination_log, "SettingsInvalid", str(error))
         return 2
     return run(config, settings, lambda spec: torch_loader(spec, config, settings.models.gpu_count))
 
@@ -63,13 +75,12 @@ def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
     stop = StopSignal()
     stop.install()
     try:
-        asyncio.run(_serve(config, settings, loader_of, stop))
+        return asyncio.run(_serve(config, settings, loader_of, stop))
     except (CannotListen, WrongPair, OSError) as error:  # OSError: the record cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         stop.ignore()
-    return 0
 
 
 def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
@@ -78,6 +89,7 @@ def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
     observe_port = given.observe_port
     if observe_port is None:
         observe_port = given.port + 1 if given.port else 0
+    in_pod = "KUBERNETES_SERVICE_HOST" in environ
     return Config(
         settings=given.settings,
         host=given.host,
@@ -88,7 +100,9 @@ def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
         threads=given.threads,
         api_keys=given.api_keys,
         tls=given.tls,
-        in_pod="KUBERNETES_SERVICE_HOST" in environ,
+        in_pod=in_pod,
+        termination_log=given.termination_log or (Path(TERMINATION_FILE) if in_pod else None),
+        journal=given.journal,
         announce=given.announce,
         runtime=given.runtime,
     )
@@ -132,6 +146,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="DIR",
         help="directory with tls.crt and tls.key (as models.json says)",
     )
+    add("--termination-log", type=Path, help=f"where to leave the cause of an end (in a pod {TERMINATION_FILE})")
+    add("--journal", type=Path, help="write each request that is taken and answered to this file, for debugging")
     add("--announce", action="store_true", help="print what runs, and let the SDK find it")
     return parser
 
@@ -150,21 +166,24 @@ def _between(text: str, low: int, high: int) -> int:
     return int(text)
 
 
-async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: StopSignal) -> None:
+async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: StopSignal) -> int:
     began = time.monotonic()
     metrics, collecting = Metrics(), Collecting()
-    engine = build_engine(settings, metrics, loader_of, collecting)
+    in_flight = InFlight(lambda error: _lost(config, error, stop))
+    engine = build_engine(settings, metrics, loader_of, collecting, in_flight.end)
+    journal = None if config.journal is None else Journal(config.journal)
     tuning = Tuning(engine, config.settings)
     keys = None if config.api_keys is None else Keys(config.api_keys)
     tls = None if config.tls is None else Tls(config.tls)
-    server = Server(engine, metrics, tuning, config.limits, keys=keys, tls=tls)
+    server = Server(engine, metrics, tuning, config.limits, keys=keys, tls=tls, in_flight=in_flight, journal=journal)
     ports = await server.start(config.host, config.port, config.observe_port)
     record = _record(config, settings, *ports)
     _log.info("listening url=%s observe_url=%s service=%s", record.url, record.observe_url, record.service)
     tell = announce.say if config.announce else announce.say_nothing
     watched = [watcher.watch() for watcher in (tuning, keys, tls) if watcher is not None]
     looking = watching.watch(engine, collecting.between)
-    running = [announce.tell_start(engine, record, began, tell), looking, *watched]
+    told = [] if config.termination_log is None else [last_words.keep(engine, config.termination_log)]
+    running = [announce.tell_start(engine, record, began, tell), looking, *watched, *told]
     tasks = [asyncio.create_task(work) for work in running]
     drain = AskedDrain(stop)
     control = ControlSocket(engine, tuning, _socket(config, settings), drain)
@@ -176,9 +195,10 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
         if config.announce:
             write_record(config.runtime, record)
         await stop.wait()
-        times = lame_duck_of(settings.models.drain, in_pod=config.in_pod)
+        times = AT_ONCE if in_flight.error else lame_duck_of(settings.models.drain, in_pod=config.in_pod)
     finally:
-        await _leave(server, settings.models.drain.request_seconds, times, tell)
+        leaving = asyncio.create_task(_leave(server, settings.models.drain.request_seconds, times, tell))
+        await _until_left(leaving, in_flight)
         for task in tasks:
             task.cancel()
         drain.ended()
@@ -186,6 +206,27 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
         collecting.stop()
         if config.announce:
             remove_record(config.runtime, record)
+    return LOST if in_flight.error else 0
+
+
+def _lost(config: Config, error: EngineError, stop: StopSignal) -> None:
+    """The device is lost: say so where Kubernetes looks, and leave."""
+    leave_word(config.termination_log, "DeviceLost", str(error))
+    _log.critical("the device is lost, this process ends: %s", error)
+    stop.ask()
+
+
+async def _until_left(leaving: asyncio.Task[None], in_flight: InFlight) -> None:
+    """Until the drain is over; once the device is lost there is nothing to wait for but answers being written."""
+    ended = asyncio.create_task(in_flight.ended.wait())
+    await asyncio.wait([leaving, ended], return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    if in_flight.error is not None:
+        await asyncio.wait([leaving], timeout=_LOST_SECONDS)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+    if not leaving.cancelled():
+        leaving.result()
 
 
 def guarded(config: Config, models: ModelSettings) -> Config:
@@ -205,8 +246,14 @@ def lame_duck_of(drain: Drain, *, in_pod: bool) -> LameDuck:
     return LameDuck(propagation=drain.propagation_seconds, quiet=drain.quiet_seconds, most=drain.max_lame_duck_seconds)
 
 
-def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf, collecting: Collecting) -> Engine:
-    """The engine of these settings."""
+def build_engine(
+    settings: Settings,
+    metrics: Metrics,
+    loader_of: LoaderOf,
+    collecting: Collecting,
+    on_lost: Callable[[DeviceLost], None] = lambda error: None,
+) -> Engine:
+    """The engine of these settings; `on_lost` hears when a device is lost."""
     models = {
         spec.name: ModelConfig(spec.name, loader_of(spec), lazy=spec.loading == "Lazy", required=spec.is_required)
         for spec in settings.models.models
@@ -216,6 +263,7 @@ def build_engine(settings: Settings, metrics: Metrics, loader_of: LoaderOf, coll
         models,
         settings.batching,
         default_model=settings.models.default_model,
+        workers=ThreadWorkers(on_lost=on_lost),
         observer=Several(metrics, collecting),
         readings=readings,
     )

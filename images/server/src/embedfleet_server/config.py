@@ -57,4 +57,8 @@ class Config:
     """Print a banner, and write the record by which the SDK finds this server."""
     runtime: Path
     """Directory of that record."""
+    termination_log: Path | None = None
+    """Where the cause of the process's own end is left for Kubernetes; None tells nobody."""
+    journal: Path | None = None
+    """Where each request taken and answered is written, for tests of the drain; None writes nothing."""
     limits: Limits = field(default_factory=Limits)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from embedfleet_server.app import answers, body, outcome, schedule
 from embedfleet_server.app.errors import ADMITTED
+from embedfleet_server.app.journal import Accepted, silent
 from embedfleet_server.app.keys import TENANT
 from embedfleet_server.app.requests import EmbeddingRequest
 from embedfleet_server.config import Limits
@@ -26,8 +27,10 @@ _T = TypeVar("_T")
 class Door:
     """The way from a request to the engine and back."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits, accepted: Accepted = silent) -> None:
+        """`accepted` hears of each request that the engine takes."""
         self.engine, self.limits = engine, limits
+        self._accepted = accepted
         self._codec = ThreadPoolExecutor(1, "codec")
 
     async def close(self, _: web.Application) -> None:
@@ -44,6 +47,11 @@ class Door:
         raw = await body.read(request, self.limits)
         return await self.run(lambda: parse(raw), elsewhere=len(raw) > _LARGE_BODY)
 
+    def take(self, request: web.Request) -> None:
+        """The request goes to the engine now."""
+        request[ADMITTED] = True
+        self._accepted(request)
+
     async def embed(
         self, request: web.Request, asked: EmbeddingRequest, scheduled: schedule.Schedule, *, set_aside: bool = False
     ) -> outcome.Outcome:
@@ -52,7 +60,7 @@ class Door:
         info = self.engine.info(model)
         if info is not None:
             outcome.check(asked, info)
-        request[ADMITTED] = True
+        self.take(request)
         return await (outcome.partial if set_aside else outcome.whole)(self.engine, model, asked, scheduled)
 
     async def answer(self, made: outcome.Outcome, asked: EmbeddingRequest, kind: answers.Format) -> web.Response:

@@ -90,6 +90,7 @@ TABLE: Mapping[type[BaseException], Row] = {
     engine.ModelFailing: Row(503, "model_failing", _SERVER),
     engine.ModelLoading: Row(503, "model_loading", _SERVER),
     engine.ModelLoadFailed: Row(503, "model_failed", _SERVER),
+    engine.DeviceLost: Row(503, "device_lost", _SERVER, accepted=True),
     engine.TooLate: Row(504, "deadline_exceeded", _CALLER),
     engine.DeadlineExceeded: Row(504, "deadline_exceeded", _SERVER, accepted=True),
 }

@@ -1,5 +1,6 @@
 """The observation port: read-only answers for probes, Prometheus and the operator."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,9 @@ from aiohttp import web
 from embedfleet_server.app import listing
 from embedfleet_server.app.errors import middleware
 from embedfleet_server.app.guards import Guards
+from embedfleet_server.app.in_flight import InFlight
 from embedfleet_server.app.lifecycle import Lifecycle
+from embedfleet_server.app.liveness import Pulse, trouble
 from embedfleet_server.app.metrics import CONTENT_TYPE, Metrics
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.app.watching import look
@@ -25,10 +28,11 @@ def application(
     metrics: Metrics,
     tuning: Tuning,
     guards: Guards,
+    in_flight: InFlight,
     clock: Clock = time.monotonic,
 ) -> web.Application:
     """The observation application; `clock` in seconds."""
-    doors = _Observe(engine, lifecycle, metrics, tuning, guards, clock)
+    doors = _Observe(engine, lifecycle, metrics, tuning, guards, in_flight, clock)
     app = web.Application(middlewares=[middleware(lambda code: None, lambda: None)])
     for path in ("startup", "live", "ready", "metrics", "state"):
         app.router.add_get(f"/{path}", getattr(doors, path))
@@ -39,10 +43,17 @@ class _Observe:
     """The handlers. GET and HEAD alone are routed, so that nothing can be changed from here."""
 
     def __init__(
-        self, engine: Engine, lifecycle: Lifecycle, metrics: Metrics, tuning: Tuning, guards: Guards, clock: Clock
+        self,
+        engine: Engine,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        tuning: Tuning,
+        guards: Guards,
+        in_flight: InFlight,
+        clock: Clock,
     ) -> None:
         self._engine, self._lifecycle, self._metrics, self._clock = engine, lifecycle, metrics, clock
-        self._tuning, self._guards = tuning, guards
+        self._tuning, self._guards, self._in_flight = tuning, guards, in_flight
         self._began = clock()
         self._was_ready = False
 
@@ -52,9 +63,8 @@ class _Observe:
         return _probe(None if self._was_ready else self._missing())
 
     async def live(self, _: web.Request) -> web.Response:
-        """200 while the event loop answers and the engine runs or drains."""
-        alive = self._engine.is_running or self._lifecycle.is_closing
-        return _probe(None if alive else "the engine does not run")
+        """200 unless only a restart helps (see `liveness`)."""
+        return _probe(trouble(self._pulse()))
 
     async def ready(self, _: web.Request) -> web.Response:
         """200 while requests are taken and every required model is loaded."""
@@ -71,11 +81,22 @@ class _Observe:
         look(self._engine)
         return _json(self._state())
 
+    def _pulse(self) -> Pulse:
+        engine, error = self._engine, self._in_flight.error
+        return Pulse(
+            is_running=engine.is_running,
+            is_leaving=self._lifecycle.is_leaving,
+            item_timeout=float(engine.settings.batching.item_timeout_seconds),
+            oldest_batches={model.name: engine.ages(model.name)[1] for model in engine.models()},
+            lost=None if error is None else str(error),
+        )
+
     def _state(self) -> dict[str, Any]:
         return {
             "service": self._engine.service,
             "lifecycle": self._lifecycle.state.value,
             "ready": self._engine.ready and not self._lifecycle.is_closing,
+            "tasks": len(asyncio.all_tasks()),
             "uptime_seconds": round(self._clock() - self._began, 3),
             "models": listing.summary(self._engine),
             **self._engine.state(),

@@ -9,6 +9,8 @@ from embedfleet_server.app import docs, openai, ranking, tei, trace
 from embedfleet_server.app.connections import close_when
 from embedfleet_server.app.door import Door
 from embedfleet_server.app.errors import middleware
+from embedfleet_server.app.in_flight import InFlight
+from embedfleet_server.app.journal import Journal, silent
 from embedfleet_server.app.lifecycle import Lifecycle
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.routes import Routes
@@ -24,13 +26,21 @@ def anyone(_: web.Request) -> None:
 
 
 def application(
-    engine: Engine, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, admit: Admit = anyone
+    engine: Engine,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    limits: Limits,
+    admit: Admit = anyone,
+    *,
+    in_flight: InFlight | None = None,
+    journal: Journal | None = None,
 ) -> web.Application:
     """The public application over an engine; `admit` raises what keeps a request out."""
-    door = Door(engine, limits)
+    door = Door(engine, limits, silent if journal is None else journal.accepted)
     routes = table(door)
     guard = middleware(metrics.request, lifecycle.check_open, _guarded(routes, admit, lifecycle), routes.shape)
-    app = web.Application(middlewares=[trace.middleware(), guard])
+    noted = [] if journal is None else [journal.middleware()]
+    app = web.Application(middlewares=[trace.middleware(), *noted, guard, (in_flight or InFlight()).middleware()])
     app.on_response_prepare.append(close_when(lambda: lifecycle.is_leaving))
     app.on_response_prepare.append(trace.answer_marks)
     app.on_response_prepare.append(_say_who)

@@ -11,6 +11,8 @@ from aiohttp import web
 from embedfleet_server.app import observe, public
 from embedfleet_server.app.connections import Runner
 from embedfleet_server.app.guards import Guards
+from embedfleet_server.app.in_flight import InFlight
+from embedfleet_server.app.journal import Journal
 from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.leaving import lame_duck
 from embedfleet_server.app.lifecycle import AT_ONCE, Event, Lifecycle
@@ -54,16 +56,22 @@ class Server:
         *,
         keys: Keys | None = None,
         tls: Tls | None = None,
+        in_flight: InFlight | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        """`keys` and `tls` guard the public port; None leaves it open, and plain."""
+        """`keys` and `tls` guard the public port; None leaves it open, and plain.
+
+        `in_flight` is for who may have to end all requests at once; `journal` is told of each.
+        """
         self._engine, self._metrics, self._limits = engine, metrics, limits
         self._tls = None if tls is None else tls.context
         self.lifecycle = Lifecycle()
         guards = Guards(keys, tls)
         admit = public.anyone if keys is None else keys.admit
-        app = public.application(engine, self.lifecycle, metrics, limits, admit)
+        in_flight = in_flight or InFlight()
+        app = public.application(engine, self.lifecycle, metrics, limits, admit, in_flight=in_flight, journal=journal)
         self._public = Runner(app, limits, metrics.request, **_options(limits))
-        observed = observe.application(engine, self.lifecycle, metrics, tuning, guards)
+        observed = observe.application(engine, self.lifecycle, metrics, tuning, guards, in_flight)
         self._observe = Runner(observed, limits, lambda code: None, **_options(limits))
         metrics.watch(engine, guards)
 

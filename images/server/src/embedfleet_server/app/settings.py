@@ -41,6 +41,15 @@ def load(directory: Path) -> Settings:
     return Settings(models, batching)
 
 
+def load_models(directory: Path) -> ModelSettings:
+    """`models.json` alone, for who needs no more; raises `WrongSettings`."""
+    wrong: list[str] = []
+    models = _read(directory / MODELS_FILE, ModelSettings, wrong)
+    if models is None:
+        raise WrongSettings(wrong)
+    return models
+
+
 def _read(path: Path, kind: type[_T], wrong: list[str]) -> _T | None:
     """The file as `kind`; None, and lines in `wrong`, when it is not one."""
     try:

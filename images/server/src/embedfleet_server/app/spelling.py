@@ -9,7 +9,6 @@ from aiohttp import web
 from embedfleet_server.app import answers, fields
 from embedfleet_server.app.document import decode
 from embedfleet_server.app.door import Door
-from embedfleet_server.app.errors import ADMITTED
 from embedfleet_server.app.fields import Field, Fields
 from embedfleet_server.app.outcome import check_prompt
 from embedfleet_server.app.requests import PROMPT_NAME, bad_items, items, out_of_range, raise_bad
@@ -59,7 +58,7 @@ class Spelling:
         scheduled, engine = self._door.scheduled(request), self._door.engine
         texts, document = await self._door.read(request, self._texts)
         model, prompt = engine.resolve(request.match_info.get("model")), document.get("prompt_name")
-        request[ADMITTED] = True
+        self._door.take(request)
         found = await engine.tokenize(
             model,
             texts,
@@ -77,7 +76,7 @@ class Spelling:
         scheduled, engine = self._door.scheduled(request), self._door.engine
         ids, document = await self._door.read(request, self._ids)
         model = engine.resolve(request.match_info.get("model"))
-        request[ADMITTED] = True
+        self._door.take(request)
         found = await engine.decode(
             model,
             ids,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import Batch, Fault
 from embedfleet_server.engine.delivery import Delivery, RowDelivery
+from embedfleet_server.engine.errors import DeviceLost
 from embedfleet_server.engine.faults import MayPass, classify
 from embedfleet_server.engine.observer import BatchRecord
 
@@ -39,6 +40,7 @@ class Dispatcher:
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._kicked: asyncio.Handle | None = None
+        self._lost = False
 
     def kick(self) -> None:
         """Something changed: look for batches once this turn of the loop is over, so that arrivals of one turn meet."""
@@ -61,6 +63,8 @@ class Dispatcher:
 
     def _dispatch(self) -> None:
         self._kicked = None
+        if self._lost:
+            return
         loop = asyncio.get_running_loop()
         while (batch := self._core.next_batch(loop.time())) is not None:
             task = asyncio.create_task(self._run(batch))
@@ -95,7 +99,8 @@ class Dispatcher:
             self._record(batch, seconds, failed)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """The core says which inputs failed for good; the rest it will hand out again."""
+        """The core says which inputs failed for good; the rest it will hand out again, unless the device is lost."""
+        self._lost = self._lost or isinstance(error, DeviceLost)
         fault = classify(error, self._may_pass)
         size = len(batch.entries)
         _log.warning("a batch of %d for model %s failed (%s): %r", size, batch.model, fault.value, error)

@@ -15,6 +15,7 @@ EngineError
 │   └── ModelLoadFailed         the model's fault; its next attempt to load comes after a back-off
 └── AcceptedError               accepted, then not answered with vectors
     ├── DeadlineExceeded
+    ├── DeviceLost              the device failed for good; the process ends, and its successor is worth asking
     └── BatchFailed             the forward failed, or gave rows that cannot be served
         └── Stopped             the server's time to drain ran out first
 """
@@ -117,6 +118,16 @@ class AcceptedError(EngineError):
 
 class DeadlineExceeded(AcceptedError):
     """The request's time ran out."""
+
+
+class DeviceLost(AcceptedError):
+    """The device is lost to this process, and only a new one can use it again (a sticky CUDA error).
+
+    Models raise it, from a load or a forward; whatever is in flight then ends with it.
+    """
+
+    retry_after = 5.0
+    """Seconds: another replica answers at once, a restart takes longer."""
 
 
 class BatchFailed(AcceptedError):

@@ -2,20 +2,16 @@
 
 TransientError     the fault may pass: the same batch is tried again after a back-off (OSError, TimeoutError too)
 OutOfMemory        too large for the device: halves are tried, and batches stay smaller for a while
+DeviceLost         (see errors) nothing more can be computed: nothing is tried again, and the process ends
 anything else      will not pass: halves are tried until the input at fault is alone
 """
 
 from collections.abc import Callable
 
 from embedfleet_server.batching.types import Fault
+from embedfleet_server.engine.raised import OutOfMemory, TransientError
 
-
-class TransientError(Exception):
-    """A fault that may pass."""
-
-
-class OutOfMemory(Exception):
-    """The batch does not fit into the device's memory."""
+__all__ = ["MayPass", "OutOfMemory", "TransientError", "classify"]
 
 
 MayPass = Callable[[BaseException], bool]

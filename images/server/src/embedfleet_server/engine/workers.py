@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from embedfleet_server.engine.errors import DeviceLost
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Side
 from embedfleet_server.engine.rows import AnyRows
 
@@ -40,7 +41,9 @@ class Workers(Protocol):
 class ThreadWorkers:
     """One thread that loads, a few that tokenise, one for each device."""
 
-    def __init__(self, tokenizer_threads: int = 2) -> None:
+    def __init__(self, tokenizer_threads: int = 2, on_lost: Callable[[DeviceLost], None] = lambda error: None) -> None:
+        """`on_lost` hears, on the event loop, that a device is lost, before anyone else does."""
+        self._on_lost = on_lost
         self._tokenizing = ThreadPoolExecutor(tokenizer_threads, "tokenize")
         self._devices: dict[str, ThreadPoolExecutor] = {}
 
@@ -53,7 +56,11 @@ class ThreadWorkers:
         thread = ThreadPoolExecutor(1, "load")
         loading = asyncio.get_running_loop().run_in_executor(thread, loader)
         thread.shutdown(wait=False)
-        return await loading
+        try:
+            return await loading
+        except DeviceLost as error:
+            self._on_lost(error)
+            raise
 
     async def encode(
         self,
@@ -72,7 +79,12 @@ class ThreadWorkers:
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         """`Model.forward` in the thread of its device."""
-        return await asyncio.get_running_loop().run_in_executor(self._device(model.info.device), model.forward, batch)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._device(model.info.device), model.forward, batch)
+        except DeviceLost as error:
+            self._on_lost(error)
+            raise
 
     def close(self) -> None:
         """Let the threads end once they are done; does not wait for them."""

@@ -6,6 +6,7 @@ import numpy as np
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side, Token
+from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Forward, Modules
 from embedfleet_server.models.tokenizing import Tokenizing
 
@@ -32,6 +33,7 @@ class DenseModel:
         """See `Spelling.decode`."""
         return self._tokenizing.spelling.decode(ids, special=special)
 
+    @told
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Vectors of the batch, shape (len(batch), native_dimensions), float32, C-contiguous, in the batch's order."""
         rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)

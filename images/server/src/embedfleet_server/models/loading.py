@@ -12,10 +12,11 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 from transformers.utils import logging as transformers_logging
 
 from embedfleet.api.models import ModelSpec, Task
-from embedfleet_server.engine.errors import ModelLoadFailed
+from embedfleet_server.engine.errors import DeviceLost, ModelLoadFailed
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.models.building import Loaded, build
 from embedfleet_server.models.device import Placement, place
+from embedfleet_server.models.faults import meaning
 from embedfleet_server.models.files import tensor_names
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.rerank import check_activation
@@ -36,6 +37,8 @@ _ONE_AT_A_TIME = threading.Lock()
 def loader(spec: ModelSpec, *, store: Path, offline: bool, gpu_count: int, threads: int | None = None) -> Loader:
     """A function that loads the model of `spec`; whatever goes wrong is `ModelLoadFailed` with the cause.
 
+    Only where the process cannot use its device any more it is `DeviceLost`.
+
     `store` is a directory laid out like the Hugging Face cache, asked before the hub; `offline` forbids the hub.
     `threads` is how many torch computes with on a CPU, for the whole process; unset, torch decides.
     """
@@ -50,6 +53,8 @@ def loader(spec: ModelSpec, *, store: Path, offline: bool, gpu_count: int, threa
         except ModelProblem as problem:
             raise ModelLoadFailed(spec.name, str(problem)) from problem
         except Exception as error:  # whatever torch and its libraries raise, only this model must fail
+            if isinstance(lost := meaning(error), DeviceLost):
+                raise lost from error
             raise ModelLoadFailed(spec.name, f"{type(error).__name__}: {error}") from error
 
     return load

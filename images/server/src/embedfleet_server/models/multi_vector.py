@@ -9,6 +9,7 @@ import torch
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, Token
 from embedfleet_server.engine.rows import Ragged
+from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Features, Forward
 from embedfleet_server.models.tokenizing import Tokenizing
 
@@ -80,6 +81,7 @@ class MultiVectorModel:
         """See `Spelling.decode`."""
         return self._tokenizing.spelling.decode(ids, special=special)
 
+    @told
     def forward(self, batch: Sequence[Encoded]) -> Ragged:
         """Vectors of the batch's tokens, its rows in the batch's order."""
         cut = []

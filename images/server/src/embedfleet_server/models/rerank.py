@@ -8,6 +8,7 @@ import numpy as np
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.scoring import ACTIVATIONS
+from embedfleet_server.models.faults import told
 from embedfleet_server.models.files import read_json
 from embedfleet_server.models.forward import Features, Forward
 from embedfleet_server.models.problems import ModelProblem
@@ -36,6 +37,7 @@ class RerankModel:
         """See `Spelling.decode`."""
         return self._tokenizing.spelling.decode(ids, special=special)
 
+    @told
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Logits of the pairs, shape (len(batch), labels), float32, before the activation `info.activation`."""
         rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)

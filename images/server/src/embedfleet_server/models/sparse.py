@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, Token
 from embedfleet_server.engine.rows import Offsets, SparseRows
 from embedfleet_server.models import layout
+from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Forward, Modules
 from embedfleet_server.models.tokenizing import Tokenizing
 
@@ -78,6 +79,7 @@ class SparseModel:
         """See `Spelling.decode`."""
         return self._routes[self._default].tokenizing.spelling.decode(ids, special=special)
 
+    @told
     def forward(self, batch: Sequence[Encoded]) -> SparseRows:
         """Sparse rows of the batch, in its order."""
         parts: list[SparseRows] = []

@@ -29,12 +29,20 @@ class Weights:
     revision: str | None
 
 
-def hub(repo: str, revision: str, store: Path) -> Path:
-    """Download a snapshot into `store`. The hub's address and token are huggingface_hub's own settings."""
+def hub(repo: str, revision: str, store: Path, *, endpoint: str | None = None, token: str | None = None) -> Path:
+    """Download a snapshot into `store`; where address or token are None, they are huggingface_hub's own settings."""
     from huggingface_hub import snapshot_download
 
     return Path(
-        snapshot_download(repo, revision=revision, cache_dir=store, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
+        snapshot_download(
+            repo,
+            revision=revision,
+            cache_dir=store,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+            endpoint=endpoint,
+            token=token,
+        )
     )
 
 
