@@ -1,4 +1,5 @@
-"""Write what follows from the contract (the CRD, the chart's copy, docs/reference.md) and from the operator's tables.
+"""Write what follows from the contract (the CRD, the chart's copy, docs/reference.md) and from the
+operator's tables (its roles, part of docs/operations.md).
 
 `python -m tools.generate` writes; with `--check` it writes nothing, names what differs and exits 1.
 """
@@ -10,11 +11,14 @@ from pathlib import Path
 import yaml
 
 from embedfleet.api.crd import custom_resource_definition
+from embedfleet_operator import permissions
 from tools import operations, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 CRD_FILE = "embeddingservices.embedfleet.dev.yaml"
 OPERATIONS = Path("docs/operations.md")
+ROLES = Path("charts/embedfleet/generated/roles.yaml")
+_ROLES_NOTE = "# Generated from embedfleet_operator.permissions by `make generate`; edit the table there.\n"
 _NOTE = "# Generated from embedfleet.api by `make generate`; edit the types there.\n"
 
 
@@ -26,6 +30,7 @@ def generated(root: Path = ROOT) -> dict[Path, str]:
         Path("crds") / CRD_FILE: crd,
         Path("charts/embedfleet/crds") / CRD_FILE: crd,
         Path("docs/reference.md"): reference.page(definition),
+        ROLES: _ROLES_NOTE + yaml.dump_all(permissions.roles(), Dumper=_Dumper, sort_keys=False, width=120),
         OPERATIONS: operations.page(_text(root / OPERATIONS)),
     }
 

@@ -13,6 +13,9 @@ from tests.cluster.commands import kubectl
 from tests.cluster.errors import ClusterError, MachineLacks
 from tests.cluster.plan import Plan
 
+_OPERATOR = """the operator (until Ctrl-C), here:
+  kubectl apply -f crds/ && python -m embedfleet_operator --server-image IMAGE --kubeconfig """
+
 
 def main(arguments: Sequence[str]) -> int:
     """Do what is asked; 1 with a line on standard error when it cannot be done."""
@@ -34,6 +37,7 @@ def _up(asked: argparse.Namespace) -> int:
         Cluster(asked.nodes, asked.hollow, directory=directory, tied=False, say=say_to_stderr).start()
     kubeconfig = directory / "kubeconfig"
     print(f"kubeconfig: {kubeconfig}\nkubectl:    {binaries() / 'kubectl'}\nexport KUBECONFIG={kubeconfig}")
+    print(f"{_OPERATOR}{kubeconfig}")
     return 0
 
 

@@ -19,3 +19,31 @@ class PodTemplateInvalid(CannotRender):
 
     def __init__(self, message: str) -> None:
         super().__init__("PodTemplateInvalid", message)
+
+
+class NotLeading(OperatorError):
+    """A write was to be made by an operator that does not hold the Lease; another one makes it."""
+
+
+class NoAccess(OperatorError):
+    """No way to the API server is configured, or what is configured cannot be read."""
+
+
+class Unreachable(OperatorError):
+    """The API server gives no answer; nothing is known of whether a write was taken."""
+
+
+class Refused(OperatorError):
+    """The API server answered with an error.
+
+    Args:
+        code: the HTTP status.
+        reason: Kubernetes' word for it, such as AlreadyExists.
+        message: the API server's own.
+    """
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(f"{code} {reason}: {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message

@@ -1,0 +1,32 @@
+"""`/live` and `/ready` for the kubelet."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from embedfleet_operator.configuration import Configuration
+
+
+@asynccontextmanager
+async def served(configuration: Configuration, is_live: Callable[[], bool]) -> AsyncIterator[None]:
+    """Answer inside: `/ready` as soon as this runs, `/live` with 503 once the watch has gone deaf."""
+    if configuration.observe_port is None:
+        yield
+        return
+
+    async def live(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if is_live() else web.Response(status=503, text="the watch hears nothing\n")
+
+    async def ready(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    app = web.Application()
+    app.add_routes([web.get("/live", live), web.get("/ready", ready)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, configuration.observe_host, configuration.observe_port).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,141 @@
+"""The operator at work: a watch and a resync ask for passes, workers make them while this replica leads."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+from embedfleet_operator import health
+from embedfleet_operator.cluster import Cluster, HttpTransport, Transport
+from embedfleet_operator.configuration import Configuration
+from embedfleet_operator.credentials import Credentials
+from embedfleet_operator.errors import NotLeading, OperatorError, Refused, Unreachable
+from embedfleet_operator.handlers import Watch
+from embedfleet_operator.hearing import DEAF_SECONDS, Hearing
+from embedfleet_operator.lease import Leadership
+from embedfleet_operator.observe import Observer
+from embedfleet_operator.pods import Pods
+from embedfleet_operator.reconcile import Outcome, Reconciler
+from embedfleet_operator.work_queue import Key, WorkQueue
+
+_WORKERS = 8
+"""Passes at once: mostly they wait for the API server."""
+_log = logging.getLogger(__name__)
+Wrap = Callable[[Transport], Transport]
+
+
+class Operator:
+    """One replica. `wrap` puts something around the way to the API server, as the tests do."""
+
+    def __init__(self, configuration: Configuration, wrap: Wrap = lambda transport: transport) -> None:
+        self._configuration = configuration
+        self._credentials = Credentials(configuration)
+        self._wrap = wrap
+        self._queue = WorkQueue()
+        self._hearing = Hearing()
+        self._woken = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set. Raises what must not happen; an API server that is away is waited for."""
+        async with AsyncExitStack() as stack:
+            transport = self._wrap(await stack.enter_async_context(HttpTransport(self._credentials)))
+            pods = await stack.enter_async_context(Pods())
+            self._leadership = Leadership(Cluster(transport), self._configuration, self._wake)
+            self._cluster = Cluster(transport, self._leadership.holds)
+            observer = Observer(self._cluster, pods, self._configuration)
+            self._reconciler = Reconciler(self._cluster, observer, self._configuration.identity)
+            await stack.enter_async_context(health.served(self._configuration, self._is_live))
+            stack.push_async_callback(self._leadership.release)
+            stack.enter_context(Watch(self._configuration, self._credentials, self._hear_from_thread()))
+            await self._work(stop)
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        """Every task until `stop`, or until one of them fails."""
+        jobs = [self._leadership.keep(), self._resync(), *(self._worker() for _ in range(_WORKERS)), stop.wait()]
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(job) for job in jobs]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _worker(self) -> None:
+        while True:
+            key = self._queue.take(_now()) if self._leadership.holds() else None
+            if key is None:
+                await self._sleep()
+            else:
+                await self._pass(key)
+
+    async def _pass(self, key: Key) -> None:
+        try:
+            outcome = await self._reconciler.reconcile(*key, datetime.now(UTC))
+        except (Refused, Unreachable, NotLeading) as error:
+            _log.warning("%s/%s: %s", *key, error)
+            outcome = Outcome(failed=True)
+        except Exception:  # noqa: BLE001  # one service that cannot be dealt with must not keep the others waiting
+            _log.exception("%s/%s: This is a bug", *key)
+            outcome = Outcome(failed=True)
+        if outcome.failed:
+            self._queue.failed(key, _now())
+        else:
+            self._queue.done(key, _now(), outcome.again_seconds)
+        self._wake()
+
+    async def _resync(self) -> None:
+        """Ask for a pass on every service now and then: what no event told of is seen thereby."""
+        while True:
+            try:
+                found = await self._cluster.services(self._configuration.namespaces)
+            except OperatorError as error:
+                _log.warning("services cannot be listed: %s", error)
+                await asyncio.sleep(min(2.0, self._configuration.resync_seconds))
+                continue
+            self._hearing.read(found, _now())
+            for index, tree in enumerate(found):  # evenly over the time, rather than all at once
+                delay = self._configuration.resync_seconds * index / (2 * len(found))
+                self._queue.add(_key(tree), _now(), delay)
+            self._wake()
+            await asyncio.sleep(self._configuration.resync_seconds)
+
+    def _hear_from_thread(self) -> Callable[[str, str, Mapping[str, Any], bool], None]:
+        loop = asyncio.get_running_loop()
+
+        def tell(namespace: str, service: str, tree: Mapping[str, Any], gone: bool) -> None:
+            loop.call_soon_threadsafe(self._hear, namespace, service, tree, gone)
+
+        return tell
+
+    def _hear(self, namespace: str, service: str, tree: Mapping[str, Any], gone: bool) -> None:
+        self._hearing.told(tree, gone=gone)
+        self._queue.add((namespace, service), _now())
+        self._wake()
+
+    def _is_live(self) -> bool:
+        return self._hearing.silent_seconds(_now()) < DEAF_SECONDS
+
+    def _wake(self) -> None:
+        """Let every worker look at the queue again."""
+        self._woken.set()
+        self._woken = asyncio.Event()
+
+    async def _sleep(self) -> None:
+        """Until something is due or asked for."""
+        wait = self._queue.wait_seconds(_now()) if self._leadership.holds() else None
+        try:
+            await asyncio.wait_for(self._woken.wait(), wait)
+        except TimeoutError:
+            return
+
+
+def _key(tree: Mapping[str, Any]) -> Key:
+    return tree["metadata"]["namespace"], tree["metadata"]["name"]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
