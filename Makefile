@@ -8,7 +8,7 @@ NODES ?= 1
 HOLLOW ?= 0
 bin := .venv/bin
 
-.PHONY: help setup demo serve check test soak bench cluster cluster-down generate requirements lock clean
+.PHONY: help setup demo serve check test soak bench mutants cluster cluster-down generate requirements lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,9 @@ soak: setup ## The long forms of the tests, an hour or more: simulation, rollove
 
 bench: setup ## Measure this machine (ARGS=--write keeps the table in docs/benchmarks.md; ARGS=--help)
 	@$(bin)/python -m tests.benchmarks $(ARGS)
+
+mutants: setup ## Faults put into the batching core one by one: do the tests notice? (15 min; ARGS=--help)
+	@PYTHONHASHSEED=0 nice -n 10 $(bin)/python -m tools.mutants $(ARGS)
 
 cluster: setup ## A real Kubernetes to try things on until `make cluster-down` (NODES=1, at most 3; HOLLOW=0)
 	@$(bin)/python -m tests.cluster up --nodes $(NODES) --hollow $(HOLLOW) $(CLUSTER)

@@ -244,10 +244,6 @@ class BatchingCore:
         """Whether nothing of one model is started."""
         return self._models[name].paused
 
-    def waiting_works(self) -> list[Work]:
-        """Every work with an input still waiting in a queue, by model, oldest first."""
-        return [work for model in self._models.values() for work in model.queue.works()]
-
     def queue_depth(self, name: str) -> int:
         """Inputs waiting for model `name`, those being tokenised or to be tried again included."""
         load = self._models[name].load

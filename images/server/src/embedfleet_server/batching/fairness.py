@@ -8,11 +8,17 @@ from embedfleet_server.batching.types import Refusal
 
 
 class Accounts:
-    """Tokens served, by name."""
+    """Tokens served, by name.
+
+    Once nothing waits all start level again; and of those who left, only the last 1,000 are remembered, so that many
+    tenants over a day cost nothing.
+    """
 
     def __init__(self) -> None:
         self._served: dict[str, float] = {}
         self._waiting: dict[str, int] = {}
+        self._left: dict[str, None] = {}
+        """Those who left and were served beyond the level, in the order in which they did."""
         self._level = 0.0
 
     def served(self, name: str) -> float:
@@ -23,15 +29,23 @@ class Accounts:
         """`name` has so many more inputs waiting."""
         if not self._waiting.get(name):
             self._served[name] = max(self._served.get(name, 0.0), self._level)
+            self._left.pop(name, None)
         self._waiting[name] = self._waiting.get(name, 0) + inputs
 
     def leave(self, name: str, inputs: int) -> None:
         """`name` has so many fewer inputs waiting."""
         self._waiting[name] -= inputs
-        if not self._waiting[name]:
-            del self._waiting[name]
-            if self._served[name] <= self._level:
-                del self._served[name]
+        if self._waiting[name]:
+            return
+        del self._waiting[name]
+        self._left[name] = None
+        if not self._waiting:
+            self._served.clear()
+            self._left.clear()
+            self._level = 0.0
+        elif len(self._left) > _MOST_LEFT or self._served[name] <= self._level:
+            first = name if self._served[name] <= self._level else next(iter(self._left))
+            del self._left[first], self._served[first]
 
     def serve(self, name: str, tokens: int) -> None:
         """`name` was served so many tokens."""
@@ -39,21 +53,8 @@ class Accounts:
         self._level = max(self._level, before)
         self._served[name] = before + tokens
 
-    def waiting(self, name: str) -> int:
-        """Inputs of `name` that wait."""
-        return self._waiting.get(name, 0)
 
-    def names(self) -> list[str]:
-        """Those with inputs waiting."""
-        return list(self._waiting)
-
-    def forget_idle(self) -> None:
-        """Drop the accounts of those that are gone and owe nothing."""
-        gone = [name for name, served in self._served.items() if served <= self._level and name not in self._waiting]
-        for name in gone:
-            del self._served[name]
-
-
+_MOST_LEFT = 1000  # names: some 100 KB
 _REMEMBERED = 10.0  # seconds for which a tenant counts as present after its last request
 
 

@@ -115,7 +115,3 @@ class Flow:
         work.waiting_tokens -= cost
         work.running += 1
         return entry
-
-    def works(self) -> list[Work]:
-        """Every work with an input waiting, oldest first."""
-        return [work for work in self._works if work.waiting]

@@ -74,10 +74,6 @@ class HeldBatches:
                 return held
         return None
 
-    def next_due(self) -> float | None:
-        """When the first group is due."""
-        return self._heap[0].not_before if self._heap else None
-
     def all(self) -> list[Held]:
         """Every group held."""
         return sorted(self._heap)

@@ -113,10 +113,6 @@ class ModelQueue:
         """Tokens served to the flow's tenant."""
         return self._tenants.served(flow.tenant)
 
-    def works(self) -> list[Work]:
-        """Every work with an input waiting, oldest first."""
-        return sorted((work for flow in self._flows() for work in flow.works()), key=lambda work: work.number)
-
     def _flows(self) -> list[Flow]:
         return [flow for flows in self._levels.values() for flow in flows.values()]
 

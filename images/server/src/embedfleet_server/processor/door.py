@@ -43,7 +43,7 @@ class Door:
             elif refusal.retry_after is None:
                 raise TooLarge(refusal.reason)
             else:
-                raise QueueFull(f"the queue is full: {refusal.reason}", refusal.retry_after)
+                raise QueueFull(refusal.reason, refusal.retry_after)
 
     def line_up(self, request: Request) -> Place:
         """Take it now, or as soon as there is room for it and for those before it; `leave_line` ends the wait."""
