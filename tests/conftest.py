@@ -1,6 +1,7 @@
 """What holds for every test: the same examples on each run, and no skip that goes unseen in continuous integration."""
 
 import os
+import signal
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -13,6 +14,9 @@ pytest_plugins = ["tests.support.clusters"]
 # Derandomised: a failure is the same on every machine and on the next run. No deadline: a busy machine is no bug.
 settings.register_profile("same-every-time", derandomize=True, deadline=None)
 settings.load_profile("same-every-time")
+
+# A shell has its background jobs ignore Ctrl-C, and so would tests of Ctrl-C and the processes they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HARDWARE = "hardware: "
 """How the reason of a skip begins that no set-up step can cure; with CI=true every other skip is a failure."""

@@ -121,11 +121,13 @@ def test_the_command_line(tmp_path: Path) -> None:
     require()
     before, directory = look(), tmp_path / "cluster"
     told = command("up", str(directory)).stdout.splitlines()
-    assert told[0] == f"kubeconfig: {directory / 'kubeconfig'}"
-    assert f"export KUBECONFIG={directory / 'kubeconfig'}" in told
-    assert command("status", str(directory)).returncode == 0
-    assert "is up" in command("up", str(directory)).stderr
-    assert command("down", str(directory)).returncode == 0
+    try:
+        assert told[0] == f"kubeconfig: {directory / 'kubeconfig'}"
+        assert f"export KUBECONFIG={directory / 'kubeconfig'}" in told
+        assert command("status", str(directory)).returncode == 0
+        assert "is up" in command("up", str(directory)).stderr
+    finally:
+        assert command("down", str(directory)).returncode == 0
     assert command("status", str(directory)).returncode == 1
     assert_nothing_left(directory, before)
 
