@@ -26,11 +26,10 @@ from embedfleet_server.engine.errors import (
     TooLate,
 )
 from tests.unit.simulation.plan import BLIP, NAN, ROW_FAULTS, ModelPlan, Request
-from tests.unit.simulation.truth import ItemTruth, Text, Truth, computed, identity_of, row_of, tokens_due
+from tests.unit.simulation.truth import QUIET_SPELL, ItemTruth, Text, Truth, computed, identity_of, row_of, tokens_due
 
 _EXACT = 1e-9
 _SPINNING = 2000
-_QUIET_SPELL = 20
 """Batches that must pass after an out-of-memory before larger ones are formed again."""
 
 
@@ -256,7 +255,7 @@ class Watch:
         )
         self.need(fits, f"a batch of {len(texts)} inputs, {tokens} tokens, {len(requests)} requests is over the limits")
         memory = self.truth.memory.get(model.name)
-        if memory is not None and memory.passed_since < _QUIET_SPELL and len(texts) > 1:
+        if memory is not None and memory.passed_since < QUIET_SPELL and len(texts) > 1:
             self.need(tokens <= memory.tokens, f"{tokens} tokens after memory ran out at twice {memory.tokens}")
         self._is_whose_turn_it_is(model, items)
         spaced = self.truth.time() >= self.truth.starts.get(model.name, -math.inf) + min(map(_interval, in_force))

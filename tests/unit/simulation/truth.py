@@ -15,6 +15,7 @@ from tests.unit.simulation.plan import FIRST_IDENTITY, NAN, QUERY, Change, Model
 
 DIMENSIONS = 4
 _LONGEST_BACKOFF, _FIRST_LOAD_BACKOFF = 60.0, 10.0
+QUIET_SPELL = 20  # batches without a failure, after which a budget cut by out-of-memory grows
 
 Text = Sequence[int]
 
@@ -179,7 +180,9 @@ class Truth:
         if isinstance(error, OutOfMemory | MemoryError):
             half = max(1, computed(model, texts) // 2)
             known = self.memory.get(model.name)
-            self.memory[model.name] = Memory(half if known is None else min(half, known.tokens))
+            if known is not None and known.passed_since < QUIET_SPELL:
+                half = min(half, known.tokens)
+            self.memory[model.name] = Memory(half)
         else:
             self.bad_forwards[model.name] += 1
         passing = isinstance(error, TransientError | OSError | TimeoutError)
