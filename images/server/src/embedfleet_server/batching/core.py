@@ -396,7 +396,7 @@ class BatchingCore:
         return Refusal(reason, delay(expected - left))
 
     def _admit(self, model: ModelState, inputs: int, tokens: int, tenant: str) -> Refusal | None:
-        refusal = self._door.admit(model, inputs, tokens, tenant, backlog_seconds(self._models.values()))
+        refusal = self._door.admit(model, inputs, tokens, tenant, self._models.values())
         if refusal is not None:
             self._ledger.refused += inputs
         return refusal

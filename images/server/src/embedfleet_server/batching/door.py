@@ -1,6 +1,6 @@
 """The door of the queues: who comes in, and how much waits behind it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from embedfleet_server.batching.admission import Load, admit, delay
@@ -25,8 +25,17 @@ class Door:
         failing = model.breaker.refusal(now) if model.breaker is not None else None
         return failing or self.pressure.refusal()
 
-    def admit(self, model: ModelState, inputs: int, tokens: int, tenant: str, backlog: float | None) -> Refusal | None:
-        """Why so much does not come in, if so; all of it or nothing."""
+    def admit(
+        self, model: ModelState, inputs: int, tokens: int, tenant: str, models: Collection[ModelState]
+    ) -> Refusal | None:
+        """Why so much does not come in, if so; all of it or nothing. `models` tell how long what waits will take."""
+        if self._judged(model, inputs, tokens, tenant, None) is None:
+            return None
+        return self._judged(model, inputs, tokens, tenant, backlog_seconds(models))
+
+    def _judged(
+        self, model: ModelState, inputs: int, tokens: int, tenant: str, backlog: float | None
+    ) -> Refusal | None:
         refusal = admit(((self.bound, self.load), (model.bound, model.load)), inputs, tokens, backlog)
         if refusal is None and inputs and self.bound.inputs is not None:
             refusal = self.shares.over(tenant, inputs, self.bound.inputs, delay(backlog))
@@ -50,7 +59,7 @@ class Door:
         return self.load.inputs + self.load.reserved
 
 
-def backlog_seconds(models: Iterable[ModelState]) -> float | None:
+def backlog_seconds(models: Collection[ModelState]) -> float | None:
     """Seconds of work that waits, as far as speeds are known; None when no speed is."""
     known = [
         model.load.tokens / speed for model in models if model.load.tokens and (speed := model.cost.tokens_per_second())
