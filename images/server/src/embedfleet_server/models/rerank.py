@@ -4,57 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side, Token
+from embedfleet_server.engine.protocols import Encoded, Rows
 from embedfleet_server.engine.scoring import ACTIVATIONS
-from embedfleet_server.models.faults import told
+from embedfleet_server.models.array_model import ArrayForward, ArrayModel
 from embedfleet_server.models.files import read_json
-from embedfleet_server.models.forward import Features, Forward
+from embedfleet_server.models.forward import Features
 from embedfleet_server.models.problems import ModelProblem
-from embedfleet_server.models.tokenizing import Paired, PairTokenizing
+from embedfleet_server.models.tokenizing import Paired
 
 
-class RerankModel:
-    """A loaded reranker (`engine.protocols.Model`)."""
-
-    def __init__(self, info: ModelInfo, tokenizing: PairTokenizing, forward: "RerankForward") -> None:
-        self.info = info
-        self._tokenizing = tokenizing
-        self._forward = forward
-
-    def encode(
-        self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
-    ) -> list[Encoded]:
-        """See `PairTokenizing.encode`."""
-        return self._tokenizing.encode(items, prompt, side)
-
-    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
-        """See `Spelling.tokenize`."""
-        return self._tokenizing.spelling.tokenize(texts, special=special)
-
-    def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
-        """See `Spelling.decode`."""
-        return self._tokenizing.spelling.decode(ids, special=special)
-
-    @told
-    def forward(self, batch: Sequence[Encoded]) -> Rows:
-        """Logits of the pairs, shape (len(batch), labels), float32, before the activation `info.activation`."""
-        rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)
-        for indices in self._forward.pieces(batch):
-            rows[indices] = self._forward([batch[index] for index in indices])
-        return rows
-
-    def peak_mib(self) -> float | None:
-        """What the last batch took of its device's memory beyond the weights; None before the first."""
-        return self._forward.peak_mib()
-
-    def close(self) -> None:
-        """Forget the weights, so that their memory can be used again."""
-        self._forward.close()
+class RerankModel(ArrayModel):
+    """A loaded reranker: logits, before the activation `info.activation`."""
 
 
-class RerankForward(Forward):
+class RerankForward(ArrayForward):
     """The forward of a reranker."""
 
     def __call__(self, piece: Sequence[Encoded]) -> Rows:
