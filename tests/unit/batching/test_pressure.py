@@ -115,6 +115,17 @@ def test_the_fit_finds_start_and_slope() -> None:
 
 
 @pytest.mark.requirement("A3")
+def test_a_start_of_less_than_a_mebibyte_is_one() -> None:
+    """Half a MiB and a quarter more with each token: 2 MiB hold six. A line from below zero has none."""
+    memory, steep = BatchMemory(), BatchMemory()
+    for tokens in (1, 2, 3):
+        memory.learn(tokens, 0.5 + 0.25 * tokens)
+        steep.learn(tokens, 2.0 * tokens - 1.0)
+    assert memory.tokens_within(2.01) == 6
+    assert steep.tokens_within(2.0) == 1
+
+
+@pytest.mark.requirement("A3")
 def test_batches_of_one_size_predict_in_proportion() -> None:
     """Without two sizes there is no line; twice the tokens then take twice the memory, which is never too little."""
     memory = BatchMemory()

@@ -10,8 +10,8 @@ from embedfleet_server.batching.types import Refusal
 class Accounts:
     """Tokens served, by name.
 
-    Once nothing waits all start level again; and of those who left, only the last 1,000 are remembered, so that many
-    tenants over a day cost nothing.
+    Of those who left, only the last 1,000 are remembered, so that many tenants over a day cost nothing. That nothing waits
+    for a moment forgives nobody: a large batch takes all there is, and runs.
     """
 
     def __init__(self) -> None:
@@ -39,11 +39,7 @@ class Accounts:
             return
         del self._waiting[name]
         self._left[name] = None
-        if not self._waiting:
-            self._served.clear()
-            self._left.clear()
-            self._level = 0.0
-        elif len(self._left) > _MOST_LEFT or self._served[name] <= self._level:
+        if len(self._left) > _MOST_LEFT or self._served[name] <= self._level:
             first = name if self._served[name] <= self._level else next(iter(self._left))
             del self._left[first], self._served[first]
 
