@@ -10,8 +10,8 @@ from embedfleet_server.batching.types import Refusal
 class Accounts:
     """Tokens served, by name.
 
-    Of those who left, only the last 1,000 are remembered, so that many tenants over a day cost nothing. That nothing waits
-    for a moment forgives nobody: a large batch takes all there is, and runs.
+    Of those who left, only the last 1,000 are remembered, so that many tenants over a day cost nothing.
+    That nothing waits for a moment forgives nobody: a large batch takes all there is, and runs.
     """
 
     def __init__(self) -> None:
