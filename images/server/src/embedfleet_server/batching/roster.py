@@ -1,0 +1,90 @@
+"""The models of the core and the values they are served by, all of which may change while work waits."""
+
+from embedfleet_server.batching.door import Door
+from embedfleet_server.batching.fairness import Accounts
+from embedfleet_server.batching.flow import one_bucket
+from embedfleet_server.batching.isolate import HeldBatches
+from embedfleet_server.batching.ledger import Ledger
+from embedfleet_server.batching.model import ModelState
+from embedfleet_server.batching.pressure import Pressure
+from embedfleet_server.batching.queue import ModelQueue
+from embedfleet_server.batching.running import Running
+from embedfleet_server.batching.types import Bound, Policy, Retry
+
+
+class Roster:
+    """What all parts of the core look at: models, the door before their queues, what runs, what is tried again."""
+
+    def __init__(
+        self,
+        permits: int,
+        bound: Bound,
+        batches_per_device: int = 1,
+        retry: Retry | None = None,
+        *,
+        prepared_per_device: int = 0,
+    ) -> None:
+        """`permits`: batches at once over all models; `batches_per_device`: of these, on one device.
+
+        `prepared_per_device` of those on a device do not run yet but wait beside the others for their turn (0 or 1);
+        such a place does not make the device idle, so only a full or overdue batch takes it.
+        """
+        self.retry = retry or Retry()
+        self.paused = False
+        self._running = Running(permits, batches_per_device, prepared_per_device)
+        self._door = Door(bound)
+        self._models: dict[str, ModelState] = {}
+        self._turns = Accounts()
+        self._tenants = Accounts()
+        self._held = HeldBatches()
+        self._ledger = Ledger()
+        self._numbers = 0
+
+    @property
+    def permits(self) -> int:
+        """Most batches at once, over all models."""
+        return self._running.permits
+
+    @permits.setter
+    def permits(self, permits: int) -> None:
+        self._running.permits = permits
+
+    @property
+    def bound(self) -> Bound:
+        """Most inputs and tokens that wait, over all models."""
+        return self._door.bound
+
+    @bound.setter
+    def bound(self, bound: Bound) -> None:
+        self._door.bound = bound
+
+    @property
+    def pressure(self) -> Pressure:
+        """How full memory is, and what follows."""
+        return self._door.pressure
+
+    def add_model(self, name: str, policy: Policy, bound: Bound | None = None) -> None:
+        """A queue for model `name`; nothing of it runs until `model_ready`."""
+        self._models[name] = ModelState(policy, bound or Bound(), ModelQueue(one_bucket, self._tenants))
+        self.change(name, policy, bound)
+
+    def model_ready(self, name: str, device: str, *, padded: bool) -> None:
+        """The model is loaded on `device`; `padded` says whether its forward computes padding."""
+        model = self._models[name]
+        model.device, model.padded = device, padded
+
+    def change(self, name: str, policy: Policy, bound: Bound | None = None) -> None:
+        """New values for one model; what waits stays and is served by them."""
+        self._models[name].change(policy, bound or Bound())
+
+    def pause(self, name: str, *, paused: bool) -> None:
+        """Start nothing of one model (or do again); new work is still admitted up to the bound."""
+        self._models[name].paused = paused
+
+    def learn_size_from(self, name: str, size: int) -> None:
+        """Learn the size of one model's batches anew, from `size` on."""
+        self._models[name].learn_size_from(size)
+
+    def learn_memory(self, name: str, tokens: int, peak_mib: float) -> None:
+        """A forward outside any batch (a self-test, a warm-up) took so much memory for so many tokens."""
+        self._models[name].needs.learn(tokens, peak_mib)
