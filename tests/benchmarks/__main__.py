@@ -13,10 +13,12 @@ from pathlib import Path
 from tests.benchmarks import (
     adaptive,
     alone,
+    around,
     fairness,
     flood,
     hardware,
     importing,
+    latency,
     loads,
     memory,
     overload,
@@ -39,7 +41,9 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "poison": lambda bench: poison.measure(bench.say),
     "adaptive": lambda bench: adaptive.measure(bench.say),
     "http": throughput.measure,
+    "around": around.measure,
     "single": alone.measure,
+    "latency": latency.measure,
     "concurrent": flood.measure,
     "memory": memory.measure,
 }

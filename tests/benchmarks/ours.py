@@ -54,6 +54,14 @@ class Running:
         server = psutil.Process(self.record.pid)
         return sum(int(process.memory_info().rss) for process in (server, *server.children(recursive=True)))
 
+    def processor_seconds_by_thread(self) -> dict[str, float]:
+        """Processor time used so far, by the name of the thread; torch's workers bear that of their device's thread."""
+        seconds: dict[str, float] = {}
+        for thread in psutil.Process(self.record.pid).threads():
+            name = Path(f"/proc/{self.record.pid}/task/{thread.id}/comm").read_text(encoding="utf-8").strip()
+            seconds[name] = seconds.get(name, 0.0) + thread.user_time + thread.system_time
+        return seconds
+
     def processor_seconds(self) -> float:
         """Processor time the server has used, over all its threads."""
         times = psutil.Process(self.record.pid).cpu_times()

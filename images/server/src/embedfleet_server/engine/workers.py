@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from embedfleet_server.engine.errors import DeviceLost
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Side
 from embedfleet_server.engine.rows import AnyRows
+from embedfleet_server.engine.thread_names import name_thread
 
 _T = TypeVar("_T")
 
@@ -44,7 +45,7 @@ class ThreadWorkers:
     def __init__(self, tokenizer_threads: int = 2, on_lost: Callable[[DeviceLost], None] = lambda error: None) -> None:
         """`on_lost` hears, on the event loop, that a device is lost, before anyone else does."""
         self._on_lost = on_lost
-        self._tokenizing = ThreadPoolExecutor(tokenizer_threads, "tokenize")
+        self._tokenizing = _threads(tokenizer_threads, "tokenize")
         self._devices: dict[str, ThreadPoolExecutor] = {}
 
     async def load(self, loader: Loader) -> Model:
@@ -53,7 +54,7 @@ class ThreadWorkers:
         The thread ends with the load: torch keeps a team of workers for every thread that has computed, and each team
         slows the others down (one text took 9.8 instead of 7.2 ms beside an idle one).
         """
-        thread = ThreadPoolExecutor(1, "load")
+        thread = _threads(1, "load")
         loading = asyncio.get_running_loop().run_in_executor(thread, loader)
         thread.shutdown(wait=False)
         try:
@@ -93,5 +94,9 @@ class ThreadWorkers:
 
     def _device(self, name: str) -> ThreadPoolExecutor:
         if name not in self._devices:
-            self._devices[name] = ThreadPoolExecutor(1, name)
+            self._devices[name] = _threads(1, f"device {name}")
         return self._devices[name]
+
+
+def _threads(count: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, name, initializer=name_thread, initargs=(name,))

@@ -1,0 +1,55 @@
+"""How long a request takes beside 0, 15 and 127 others: one text, and 64 texts; here and at the peer."""
+
+from collections import defaultdict
+from statistics import median
+from typing import Any
+
+from tests.benchmarks import ours
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.peers import infinity
+from tests.benchmarks.report import Section, milliseconds
+
+_CLIENTS = (1, 16, 128)
+_SINGLES = {1: 60, 16: 400, 128: 768}
+"""Requests of one text: enough that the hundredth part of them is some, few enough that the peer is done in time."""
+_BATCHES = {1: 6, 16: 16, 128: 128}
+"""Requests of 64 texts."""
+_TURNS = 2
+
+
+def measure(bench: Bench) -> Section:
+    """Seconds from a request's first byte sent to its answer's last, in closed loops."""
+    section = Section(
+        "Latency under load: closed loops over the mixed load, float32",
+        ("subject", "clients", "one text p50", "p95", "p99", "64 texts p50"),
+    )
+    for clients in _CLIENTS:
+        found = _turns(bench, clients)
+        for name, of in found.items():
+            single = (milliseconds(median(one[key] for one in of["single"])) for key in ("p50", "p95", "p99"))
+            whole = milliseconds(median(one["p50"] for one in of["whole"]))
+            section.rows.append((name, str(clients), *single, whole))
+            bench.say(f"latency, {clients} clients: {section.rows[-1]}")
+    section.notes.append(
+        f"Closed loops: each client sends its next request when it has its answer; {_TURNS} turns, median."
+    )
+    return section
+
+
+def _turns(bench: Bench, clients: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """What each subject measured, one after the other in turn, so that noise hits all."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for _ in range(_TURNS):
+        for name, url, model in _subjects(bench):
+            for kind, size, count in (("single", 1, _SINGLES[clients]), ("whole", 64, _BATCHES[clients] * 64)):
+                texts = [bench.texts[place % len(bench.texts)] for place in range(count)]
+                asked = {"clients": min(clients, count // size), "size": size, "wanted": "float", "texts": texts}
+                found[name][kind].append(bench.clients.ask("pattern", url=url, model=model, **asked))
+    return found
+
+
+def _subjects(bench: Bench) -> list[tuple[str, str, str]]:
+    subjects = [("embedfleet", bench.server.url, ours.MODEL)]
+    if bench.peer is not None:
+        subjects.append((f"infinity {infinity.VERSION}", bench.peer.url, infinity.MODEL))
+    return subjects
