@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from embedfleet.api import Batching, BatchingSettings
 from embedfleet_server.batching.types import CRITICAL, LOW
 from embedfleet_server.engine import Engine
 from embedfleet_server.engine.cache import MIB, Kept, VectorCache
+from embedfleet_server.engine.delivery import Answer
 from embedfleet_server.engine.errors import BadItems, DeadlineExceeded, EngineError, ItemError, QueueFull
-from embedfleet_server.engine.protocols import Encoded, Item, Rows, Side
+from embedfleet_server.engine.flights import Flight
+from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side
+from embedfleet_server.engine.sharing import Sharing
 from embedfleet_server.engine.slots import ModelConfig
 from tests.support.finishing import finish
 from tests.support.simulation import SimulatedModel, SimulatedWorkers, config, engine, texts, tokens_of, vector_of
@@ -165,12 +169,14 @@ def test_an_input_at_fault_fails_for_all_who_asked_for_it() -> None:
         workers = SimulatedWorkers(encode_seconds=0.1)
         made = await started(workers, Batching(max_retries=0), ModelConfig("semantic", Poisoned))
         answers = await asyncio.gather(
-            made.embed("semantic", ["bad"]), made.embed("semantic", ["good", "bad", "good", "bad"])
+            made.embed("semantic", ["bad"]),
+            made.embed("semantic", ["good", "bad", "good", "bad"]),
+            made.embed("semantic", ["good", "good", "well", "bad"], tenant="who joins nobody"),
         )
-        assert [sorted(answer.errors) for answer in answers] == [[0], [1, 3]]
-        assert [error.index for error in answers[1].errors.values()] == [1, 3]
+        assert [sorted(answer.errors) for answer in answers] == [[0], [1, 3], [3]]
+        assert [error.index for answer in answers[1:] for error in answer.errors.values()] == [1, 3, 3]
         np.testing.assert_array_equal(answers[1].rows[[0, 2]], rows_of(["good", "good"]))
-        assert workers.batches.count([1]) <= 2
+        assert workers.batches.count([1]) <= 4
         await finish(made)
 
     run(main())
@@ -253,8 +259,71 @@ def test_what_failed_is_not_kept() -> None:
 
         made = await started(SimulatedWorkers(), Batching(vector_cache_mib=1), ModelConfig("semantic", Once))
         assert list((await made.embed("semantic", ["a b"])).errors) == [0]
-        assert not (await made.embed("semantic", ["a b"])).errors
+        again = await made.embed("semantic", ["a b"])
+        assert not again.errors
+        np.testing.assert_array_equal(again.rows, rows_of(["a b"]))
         await finish(made)
+
+    run(main())
+
+
+def test_what_was_cut_off_is_said_of_a_kept_row_too() -> None:
+    """A text longer than the model takes is named as truncated whether it is computed or found in the cache."""
+
+    async def main() -> None:
+        class Short(SimulatedModel):
+            def encode(
+                self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None
+            ) -> list[Encoded]:
+                whole = super().encode(items, prompt)
+                return [Encoded(item.token_ids[:2], truncated=len(item.token_ids) > 2) for item in whole]
+
+        made = await started(SimulatedWorkers(), Batching(vector_cache_mib=1), ModelConfig("semantic", Short))
+        first = await made.embed("semantic", ["a b", "a b c d"])
+        again = await made.embed("semantic", ["a b c d", "new", "a b"])
+        assert (first.truncated, again.truncated) == ([1], [0])
+        await finish(made)
+
+    run(main())
+
+
+def test_an_answer_put_together_says_how_long_its_own_part_took() -> None:
+    """Half of a request is found in the cache: the times told are those of the half that was computed."""
+
+    async def main() -> None:
+        made = await started(SimulatedWorkers(start_seconds=1.0, seconds_per_token=0), Batching(vector_cache_mib=1))
+        await made.embed("semantic", ["kept"])
+        busy = asyncio.create_task(made.embed("semantic", ["busy"]))
+        await asyncio.sleep(0.25)
+        answer = await made.embed("semantic", ["kept", "new"])
+        assert (answer.queue_seconds, answer.compute_seconds) == (pytest.approx(0.75), pytest.approx(1.0))
+        await busy
+        await finish(made)
+
+    run(main())
+
+
+def test_nothing_kept_outlives_a_change_of_the_model() -> None:
+    """Other weights under the same name are another fingerprint: the same text is computed anew."""
+
+    async def main() -> None:
+        sharing, asked = Sharing(), list[str]()
+        sharing.cache.resize(MIB)
+
+        async def encode(items: list[Item]) -> list[Encoded]:
+            return [Encoded([1]) for _ in items]
+
+        for fingerprint in ("old", "new", "old"):
+            info = replace(SimulatedModel().info, fingerprint=fingerprint)
+
+            async def compute(encoded: list[Encoded], flight: Flight, info: ModelInfo = info) -> Answer:
+                asked.append(info.fingerprint)
+                row = np.full((1, info.native_dimensions), len(asked), np.float32)
+                return Answer(row, [1], [], {}, 0.0, 0.0, info)
+
+            answer = await sharing.embed(info, HOW, ["x"], Flight(), encode, compute)
+        assert asked == ["old", "new"]
+        assert answer.rows[0, 0] == 1
 
     run(main())
 
