@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,15 +29,7 @@ def main() -> int:
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as directory, process(Path(directory)) as server:
         server.line("is ready at")
-        threading.Thread(target=_drained, args=(server,), daemon=True).start()
         return _soak(server, given.seconds)
-
-
-def _drained(server: Process) -> None:
-    """A pipe that nobody reads would hold the server up."""
-    assert server.running.stderr is not None
-    for _ in server.running.stderr:
-        pass
 
 
 def _soak(server: Process, seconds: float) -> int:

@@ -1,15 +1,17 @@
 """`python -m embedfleet_server` with fake models: the real process, signals and exit, without torch.
 
 Takes the server's own arguments; a forward of the word HOLD waits for a writer of the FIFO `$FAKE_GATE`.
-`$FAKE_SECONDS` is how long every forward takes. `$FAKE_SIN` makes it leave in one of the wrong ways of `SINS`, so that
-a test of the right way can show that it would notice.
+`$FAKE_SECONDS` is how long every forward takes, `$FAKE_LIMITS` a JSON object of fields of `Limits`. `$FAKE_SIN` makes
+it leave in one of the wrong ways of `SINS`, so that a test of the right way can show that it would notice.
 """
 
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,4 +97,6 @@ if __name__ == "__main__":
     if sin := os.environ.get("FAKE_SIN"):
         SINS[sin]()
     config = configure(sys.argv[1:], os.environ)
+    limits = replace(config.limits, **json.loads(os.environ.get("FAKE_LIMITS", "{}")))
+    config = replace(config, limits=limits)
     leave(run(config, load(config.settings), lambda spec: _loader(spec.name)))

@@ -25,6 +25,6 @@ class Configuration:
     """A change of which no event came is seen after so long; under the 30 s in which children are to be repaired."""
     lease_namespace: str = "default"
     lease_name: str = "embedfleet-operator"
-    observe_host: str = "0.0.0.0"  # noqa: S104  # a pod's own: the kubelet asks from the node
+    observe_host: str = "0.0.0.0"  # noqa: S104  # nosec B104  # a pod's own: the kubelet asks from the node
     observe_port: int | None = 8081
     """Of `/live` and `/ready`; None: no such port."""

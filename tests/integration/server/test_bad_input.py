@@ -10,6 +10,7 @@ import pytest
 from embedfleet_server.config import Limits
 from tests.support.fake_model import VOCABULARY
 from tests.support.served import Reply, Served, run, serving
+from tests.support.wire_client import hear
 
 pytestmark = pytest.mark.requirement("S1")
 Ask = Callable[[Served], Coroutine[Any, Any, Reply]]
@@ -22,6 +23,10 @@ def embed(value: Any, **fields: Any) -> Ask:
 def post(body: Any, **headers: str) -> Ask:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda served: served.post(body, headers=named)
+
+
+def many_fields(count: int, more: bytes = b"") -> bytes:
+    return b'{"input":"x"' + b"".join(b',"k%d":1' % number for number in range(count)) + more + b"}"
 
 
 CASES: dict[str, tuple[Ask, int, str, str]] = {
@@ -44,6 +49,29 @@ CASES: dict[str, tuple[Ask, int, str, str]] = {
     "no body": (post(b""), 400, "invalid_request", "no body"),
     "not JSON": (post(b"input=x"), 400, "invalid_request", "not valid JSON"),
     "deeply nested": (post(b'{"input": ' + b"[" * 300_000), 400, "invalid_request", "nested too deeply"),
+    "objects deeply nested": (post(b'{"input":' * 300_000), 400, "invalid_request", "nested too deeply"),
+    "nested and whole": (post(b'{"input": ' + b"[" * 9999 + b"]" * 9999 + b"}"), 400, "invalid_request", "too deeply"),
+    "10^6 texts": (embed(["x"] * 1_000_000), 413, "input_too_large", "at most"),
+    "10^6 - 1 texts": (embed(["x"] * 999_999), 413, "input_too_large", "at most 1000"),
+    "10^6 empty lists": (post(b'{"input": [' + b"[]," * 1_000_000 + b"[]]}"), 413, "input_too_large", "1000000 values"),
+    "10^6 other fields": (post(many_fields(1_000_000)), 413, "input_too_large", "1000000 values"),
+    "10^5 other fields, the last twice": (post(many_fields(100_000, b',"z":1,"z":2')), 400, "invalid_request", "'z' "),
+    "a token id of 4000 digits": (post(b'{"input": [' + b"9" * 4000 + b"]}"), 422, "invalid_input", "ids go from 0"),
+    "a token id of 5000 digits": (post(b'{"input": [' + b"9" * 5000 + b"]}"), 400, "invalid_request", "digits"),
+    "10^4 numbers of 4000 digits": (
+        post(b'{"input": [' + b",".join([b"9" * 4000] * 10_000) + b"]}"),
+        400,
+        "invalid_request",
+        "a number of 4000 digits; at most 100 are taken",
+    ),
+    "a number past every float": (post(b'{"input": [1e999]}'), 422, "invalid_input", "token ids are whole numbers"),
+    "a fraction of a million digits": (
+        post(b'{"input": [0.' + b"9" * 1_000_000 + b"]}"),
+        422,
+        "invalid_input",
+        "token ids are whole numbers",
+    ),
+    "dimensions past every integer": (embed("x", dimensions=10**30), 400, "invalid_request", "8 or 4"),
     "partial neither true nor false": (
         lambda served: served.embed("x", headers={"X-Embedfleet-Partial": "maybe"}),
         400,
@@ -136,6 +164,70 @@ def test_half_a_body_then_silence() -> None:
             assert b"Connection: close" in said
             error = json.loads(said.partition(b"\r\n\r\n")[2])["error"]
             assert (error["code"], error["accepted"]) == ("request_timeout", False)
+            assert (await served.embed("good")).status == 200
+
+    run(main())
+
+
+def test_a_body_shorter_than_it_says() -> None:
+    """Its sender waits for an answer to what it takes for whole: 408, and the next connection is served."""
+
+    async def main() -> None:
+        async with serving(limits=Limits(body_silence_seconds=0.01)) as served:
+            head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+            assert (await exchange(served, head + b'{"input": "x"}')).startswith(b"HTTP/1.1 408 ")
+            assert (await served.embed("good")).status == 200
+
+    run(main())
+
+
+def test_a_body_longer_than_it_says() -> None:
+    """The body ends where its length says; what follows is no request, gets 400, and ends the connection. Where it
+    comes in one piece with the request nothing is done for either.
+    """
+
+    async def main() -> None:
+        async with serving() as served:
+            body, more = b'{"input": "x"}', b"and what nobody asked for\r\n\r\n"
+            head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+            reader, writer = await asyncio.open_connection(served.host, served.port)
+            writer.write(head + body)
+            heard = await hear(reader)
+            assert heard is not None
+            assert heard.status == 200
+            writer.write(more)
+            assert b" 400 " in (await reader.read()).partition(b"\r\n")[0]
+            writer.close()
+            await writer.wait_closed()
+            assert b" 400 " in (await exchange(served, head + body + more)).partition(b"\r\n")[0]
+            assert served.engine.stats().submitted == 1
+
+    run(main())
+
+
+def test_a_length_past_the_limit_is_refused_unsent() -> None:
+    """However large the number, at once, though not a byte of the body comes."""
+
+    async def main() -> None:
+        async with serving(limits=Limits(lingering_seconds=0.01)) as served:
+            for length in (64 * 1024 * 1024 + 1, 10**18):
+                head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
+                assert (await exchange(served, head)).startswith(b"HTTP/1.1 413 ")
+            head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"
+            assert (await exchange(served, head)).partition(b" ")[2].startswith(b"400 ")
+
+    run(main())
+
+
+@pytest.mark.parametrize("sent", [b"", b"e\r\n", b'e\r\n{"input": "x"}\r\n'])
+def test_chunks_without_an_end(sent: bytes) -> None:
+    """None at all, one begun, or all but the last of length 0: 408 once nothing comes any more."""
+
+    async def main() -> None:
+        async with serving(limits=Limits(body_silence_seconds=0.01)) as served:
+            head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            assert (await exchange(served, head + sent)).startswith(b"HTTP/1.1 408 ")
+            assert served.engine.stats().submitted == 0
             assert (await served.embed("good")).status == 200
 
     run(main())

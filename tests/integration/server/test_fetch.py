@@ -13,6 +13,7 @@ import pytest
 
 from embedfleet.api.models import ModelSpec, Source
 from embedfleet.api.termination import Termination, parse
+from embedfleet_server.__main__ import main as server_main
 from embedfleet_server.fetch import main
 from embedfleet_server.models.loading import loader
 from embedfleet_server.models.store import find
@@ -183,14 +184,53 @@ def test_an_optional_model_does_not_keep_the_others(tmp_path: Path, served: Fake
     assert served.sent(WEIGHTS) == [None]
 
 
-def test_a_url_is_no_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is asked of an address that a manifest names: the settings are refused, with the field."""
-    source = {"huggingFace": {"repo": "http://169.254.169.254/latest"}}
-    container = Container(tmp_path, "http://127.0.0.1:9", {"name": "semantic", "source": source})
+@pytest.mark.requirement("S6")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            ("repo", value)
+            for value in (
+                "http://169.254.169.254/latest",
+                "https://example.org/model",
+                "file:///etc/passwd",
+                "file:model",
+                "//example.org/model",
+                "git@example.org:org/model",
+                "../../etc",
+                "org/../../etc",
+                "org/..",
+                "/etc",
+                "~/model",
+                "org/tiny?download=true",
+                "org/tiny\n",
+                "org/tiny/../other",
+                "org\\tiny",
+            )
+        ),
+        *(
+            ("revision", value)
+            for value in ("../../../etc/passwd", "/etc/passwd", "http://example.org", "..", "a\n", "a/../../x", "a..b")
+        ),
+    ],
+)
+def test_a_url_or_a_path_is_no_repository(
+    tmp_path: Path, served: FakeHub, capsys: pytest.CaptureFixture[str], field: str, value: str
+) -> None:
+    """Nothing is asked of an address that a manifest names, and no file read: the settings are refused, with the field,
+    by the init container and by the server.
+    """
+    source = {"huggingFace": {"repo": REPO} | {field: value}}
+    container = Container(tmp_path, served.url, {"name": "semantic", "source": source})
     assert container.run() == 2
     assert container.said.code == "SettingsInvalid"
-    assert "repo" in container.said.message
-    assert "repo" in capsys.readouterr().err
+    assert field in container.said.message
+    assert field in capsys.readouterr().err
+    (tmp_path / "batching.json").write_text("{}")
+    assert server_main(["--settings", str(tmp_path), "--store", str(container.store)]) == 2
+    assert field in capsys.readouterr().err
+    assert served.asked == []
+    assert not container.store.exists()
 
 
 def test_two_at_once_on_one_volume(tmp_path: Path, served: FakeHub) -> None:

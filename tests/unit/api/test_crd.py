@@ -150,6 +150,7 @@ def test_rules_of_every_type_reach_the_schema() -> None:
     source = (*models, "source")
     groups = [("batching",), ("batching", "health"), ("drain",), ("network",), ("weights", "cache")]
     expected = {(), ("spec",), models, (*models, "batching"), source, (*source, "volume"), (*source, "image")}
+    expected.add((*source, "huggingFace"))
     assert set(ruled) == expected | {("spec", *group) for group in groups}
     spec = [(rule["rule"], rule["message"]) for rule in ruled["spec",]]
     assert spec == [(rule.expression, rule.message) for rule in EmbeddingServiceSpec.cel_rules]

@@ -41,6 +41,22 @@ async def fail(made: Engine, times: int) -> None:
         assert answer.errors[0].code == "forward_failed"
 
 
+@pytest.mark.requirement("H2", "B13")
+def test_failing_batches_are_told_of_sparingly(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a hundred failures a second ten are told, one by one; the next line says how many were left out."""
+
+    async def main() -> None:
+        made = await started(Sick(), SimulatedWorkers(), Batching(max_retries=0, health=Health(failing_percent=100)))
+        await fail(made, 150)
+        await finish(made)
+
+    run(main())
+    lines = [record.getMessage() for record in caplog.records if "a batch of" in record.getMessage()]
+    assert len(lines) == 20
+    assert [line for line in lines if "left_out" in line] == [lines[10]]
+    assert int(lines[10].rpartition("=")[2]) > 80
+
+
 @pytest.mark.requirement("H2")
 def test_a_failing_model_is_refused_with_the_cause_and_others_go_on() -> None:
     """After ten failed batches the eleventh request never reaches the device; the other model answers."""

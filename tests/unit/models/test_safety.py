@@ -148,6 +148,36 @@ def test_a_module_of_the_models_own_is_not_imported(model: Path, tmp_path: Path)
     assert not (tmp_path / "canary").exists()
 
 
+def test_an_activation_of_the_models_own_is_refused(model: Path) -> None:
+    """sentence-transformers would put Tanh in its place: other vectors, without an error."""
+    change(model / "2_Dense" / "config.json", activation_function="own.Own")
+    with pytest.raises(ModelProblem, match=r"its activation 'own\.Own' is code of its own \(in .*2_Dense/config\.json"):
+        check(model)
+
+
+def test_a_tokenizer_of_the_models_own_is_refused(model: Path) -> None:
+    """Another class in its place would cut texts otherwise; a class of transformers needs no code of the model."""
+    own = {"AutoTokenizer": ["own.Own", "own.OwnFast"]}
+    change(model / "tokenizer_config.json", tokenizer_class="OwnTokenizerFast", auto_map=own)
+    with pytest.raises(
+        ModelProblem, match=r"'OwnTokenizerFast' is code of its own \(auto_map in tokenizer_config\.json"
+    ):
+        check(model)
+    for known in ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "XLMRobertaTokenizer"):
+        change(model / "tokenizer_config.json", tokenizer_class=known)
+        check(model)
+
+
+@pytest.mark.parametrize(
+    "file", ["processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"]
+)
+def test_a_processor_of_the_models_own_is_refused(model: Path, file: str) -> None:
+    """The file is named."""
+    change(model / file, auto_map={"AutoProcessor": "own.Own"})
+    with pytest.raises(ModelProblem, match=rf"its processor is code of its own \(auto_map in {file}\)"):
+        check(model)
+
+
 @pytest.mark.parametrize("kind", ["Router", "Asym"])
 def test_two_towers_are_refused(model: Path, kind: str) -> None:
     """Router and Asym choose modules by task, which a shared batch of dense vectors cannot."""

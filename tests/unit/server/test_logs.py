@@ -4,7 +4,8 @@ import json
 import logging
 import sys
 
-from embedfleet_server.app.logs import OneLine, Sparing
+from embedfleet_server.app.logs import OneLine
+from embedfleet_server.engine.sparing import Sparing
 
 
 def test_tracebacks_and_line_ends_stay_on_one_line() -> None:
@@ -23,6 +24,6 @@ def test_tracebacks_and_line_ends_stay_on_one_line() -> None:
 def test_lines_are_spared_and_counted() -> None:
     """Two lines in a second, the third is left out; the first of the next second says how many were."""
     sparing = Sparing(2)
-    assert [sparing.ask(now) for now in (0.0, 0.1, 0.2, 0.9)] == [0, 0, None, None]
-    assert [sparing.ask(now) for now in (1.0, 1.5, 1.9)] == [2, 0, None]
-    assert sparing.ask(60.0) == 1
+    assert [sparing.ask(now) for now in (0.0, 0.1, 0.2, 0.9)] == ["", "", None, None]
+    assert [sparing.ask(now) for now in (1.0, 1.5, 1.9)] == [" left_out=2", "", None]
+    assert sparing.ask(60.0) == " left_out=1"

@@ -1,6 +1,7 @@
 """Settings and arguments: checked whole, at the start."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,29 @@ def test_configuration_from_arguments_and_environment(tmp_path: Path) -> None:
     assert free.store == Path.home() / ".cache/embedfleet/weights"
 
 
+def test_the_level_of_the_log() -> None:
+    """From the flag, else the environment; else info, and warning where a person reads the banner."""
+    levels = {
+        (): logging.INFO,
+        ("--announce",): logging.WARNING,
+        ("--announce", "--log-level", "DEBUG"): logging.DEBUG,
+        ("--log-level", "error"): logging.ERROR,
+    }
+    for arguments, level in levels.items():
+        assert configure(["--settings", "s", *arguments], {}).log_level == level
+    told = {"EMBEDFLEET_LOG_LEVEL": "debug"}
+    assert configure(["--settings", "s", "--announce"], told).log_level == logging.DEBUG
+    assert configure(["--settings", "s", "--log-level", "info"], told).log_level == logging.INFO
+
+
 @pytest.mark.parametrize(
-    "arguments", [[], ["--settings", "s", "--port", "70000"], ["--settings", "s", "--threads", "0"]]
+    "arguments",
+    [
+        [],
+        ["--settings", "s", "--port", "70000"],
+        ["--settings", "s", "--threads", "0"],
+        ["--settings", "s", "--log-level", "loud"],
+    ],
 )
 def test_wrong_arguments_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Arguments are refused with what they must be."""

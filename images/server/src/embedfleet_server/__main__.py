@@ -49,6 +49,7 @@ LOST = 70
 """Exit status when the device is lost: EX_SOFTWARE of sysexits.h, an error that the server has found in itself."""
 _LOST_SECONDS = 3.0  # for the answers to those in flight; with the interpreter's own end it stays under 5 s
 _TRUE = ("1", "on", "yes", "true")  # what huggingface_hub takes for true in its own variables
+_LEVELS = ("debug", "info", "warning", "error")
 LoaderOf = Callable[[ModelSpec], Loader]
 
 
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
     """The process from settings to exit, with models made by `loader_of`; main thread only."""
     config = guarded(config, settings.models)
-    logs.configure(logging.WARNING if config.announce else logging.INFO)  # a person reads the banner instead
+    logs.configure(config.log_level)
     raise_file_limit()
     stop = StopSignal()
     stop.install()
@@ -105,6 +106,7 @@ def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
         journal=given.journal,
         announce=given.announce,
         runtime=given.runtime,
+        log_level=_level(given.log_level or ("warning" if given.announce else "info")),
     )
 
 
@@ -148,6 +150,14 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add("--termination-log", type=Path, help=f"where to leave the cause of an end (in a pod {TERMINATION_FILE})")
     add("--journal", type=Path, help="write each request that is taken and answered to this file, for debugging")
+    add(
+        "--log-level",
+        type=_level_name,
+        default=environ.get("EMBEDFLEET_LOG_LEVEL") or None,
+        metavar="LEVEL",
+        help=f"{', '.join(_LEVELS)}: debug has a line for each request ($EMBEDFLEET_LOG_LEVEL, info; "
+        "with --announce warning, since a person reads the banner instead)",
+    )
     add("--announce", action="store_true", help="print what runs, and let the SDK find it")
     return parser
 
@@ -158,6 +168,16 @@ def _port(text: str) -> int:
 
 def _threads(text: str) -> int:
     return _between(text, 1, 1024)
+
+
+def _level_name(text: str) -> str:
+    if text.lower() not in _LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} must be one of {', '.join(_LEVELS)}")
+    return text.lower()
+
+
+def _level(name: str) -> int:
+    return logging.getLevelNamesMapping()[name.upper()]
 
 
 def _between(text: str, low: int, high: int) -> int:
@@ -280,7 +300,7 @@ def readings() -> Mapping[str, Reading]:
 
 def _record(config: Config, settings: Settings, port: int, observe_port: int) -> LocalRecord:
     scheme = "http" if config.tls is None else "https"
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104  # what others dial
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104  # nosec B104  # what others dial
     return LocalRecord(
         service=settings.models.service,
         pid=os.getpid(),
@@ -314,6 +334,7 @@ def raise_file_limit() -> None:
 def leave(status: int) -> NoReturn:
     """End the process; a load or a forward that is still under way cannot be interrupted, and is not waited for."""
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        logs.flush()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,5 +1,6 @@
 """The server's configuration: one frozen object, built in `__main__`; nothing else reads the environment."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class Config:
     """Print a banner, and write the record by which the SDK finds this server."""
     runtime: Path
     """Directory of that record."""
+    log_level: int = logging.INFO
+    """The least of what is logged: DEBUG has a line for each request, INFO one for each change of state."""
     termination_log: Path | None = None
     """Where the cause of the process's own end is left for Kubernetes; None tells nobody."""
     journal: Path | None = None

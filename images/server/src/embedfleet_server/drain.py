@@ -38,7 +38,7 @@ def runtime_directory(environ: Mapping[str, str]) -> str:
     given = environ.get("XDG_RUNTIME_DIR")
     if given:
         return os.path.join(given, "embedfleet")  # noqa: PTH118  # pathlib takes longer to import than the rest
-    temporary = environ.get("TMPDIR") or "/tmp"  # noqa: S108  # as tempfile does, without asking whether it can write
+    temporary = environ.get("TMPDIR") or "/tmp"  # noqa: S108  # nosec B108  # as tempfile does, without asking whether it can write
     return os.path.join(temporary, f"embedfleet-{os.getuid()}")  # noqa: PTH118
 
 

@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _end(number: int, _: FrameType | None) -> None:
     """At once: threads of a download would hold up an orderly end, and what is not whole is never put in place."""
+    logs.flush()
     os._exit(128 + number)
 
 

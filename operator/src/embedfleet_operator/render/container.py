@@ -31,7 +31,7 @@ def render(service: EmbeddingService, image: str) -> Object:
         "name": names.CONTAINER,
         "image": image,
         "command": ["python", "-m", "embedfleet_server"],
-        "args": ["--settings", paths.SETTINGS, "--host", "0.0.0.0", "--store", paths.STORE],  # noqa: S104  # a pod's own
+        "args": ["--settings", paths.SETTINGS, "--host", "0.0.0.0", "--store", paths.STORE],  # noqa: S104  # nosec B104  # a pod's own
         "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()] + [_threads()],
         "ports": [
             {"name": names.HTTP, "containerPort": names.HTTP_PORT},

@@ -9,7 +9,7 @@ TLS = "/etc/embedfleet/tls"
 STORE = "/var/lib/embedfleet/store"
 RUNTIME = "/run/embedfleet"
 COMPILED = "/var/cache/embedfleet"
-TEMPORARY = "/tmp"  # noqa: S108  # an emptyDir of the pod's own
+TEMPORARY = "/tmp"  # noqa: S108  # nosec B108  # an emptyDir of the pod's own
 _WEIGHTS = "/var/lib/embedfleet/weights"
 
 

@@ -14,6 +14,13 @@ Task = Literal["Dense", "Sparse", "MultiVector", "Rerank"]
 """A vector per input; weights of words (SPLADE); a vector per token (ColBERT); scores of pairs (cross-encoder)."""
 
 
+_NO_CLIMBING = Rule(
+    "!has(self.revision) || !self.revision.matches('[.][.]')",
+    "revision must not contain '..', as no name in Git does",
+    lambda self: ".." not in (self.get("revision") or ""),
+)
+
+
 class HuggingFaceSource(ContractModel):
     """Weights of a Hugging Face repository, looked for in the local store first."""
 
@@ -21,6 +28,8 @@ class HuggingFaceSource(ContractModel):
     """Repository id, such as `sentence-transformers/all-MiniLM-L6-v2`; never a URL."""
     revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._/]*$", max_length=128)] = "main"
     """Branch, tag or commit. A commit makes the service reproducible."""
+
+    cel_rules = (_NO_CLIMBING,)
 
 
 _INSIDE = Rule(

@@ -1,6 +1,7 @@
 """The control socket: the only place that changes anything. A Unix socket, open to this user alone."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import InvalidRequest
+
+_log = logging.getLogger(__name__)
 
 
 class AskedDrain:
@@ -76,13 +79,11 @@ class _Control:
 
     async def pause(self, request: web.Request) -> web.Response:
         """Start nothing of a model, or of all."""
-        self._engine.pause(await _model(request), paused=True)
-        return self._answer()
+        return await self._pause(request, paused=True)
 
     async def resume(self, request: web.Request) -> web.Response:
         """Start again."""
-        self._engine.pause(await _model(request), paused=False)
-        return self._answer()
+        return await self._pause(request, paused=False)
 
     async def set(self, request: web.Request) -> web.Response:
         """Override batching values; all of them or, when one is wrong, none."""
@@ -101,6 +102,11 @@ class _Control:
         """Begin the drain; answered at its end, whoever began it."""
         await self._drain.asked()
         return web.Response(body=orjson.dumps({"state": "drained"}), content_type="application/json")
+
+    async def _pause(self, request: web.Request, *, paused: bool) -> web.Response:
+        self._engine.pause(await _model(request), paused=paused)
+        _log.info("paused models are now %s", self._engine.paused)
+        return self._answer()
 
     def _answer(self) -> web.Response:
         in_force = self._engine.settings.batching.model_dump(by_alias=True, exclude_none=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from embedfleet_server.app import answers, body, outcome, schedule
+from embedfleet_server.app.document import LARGE
 from embedfleet_server.app.errors import ADMITTED
 from embedfleet_server.app.journal import Accepted, silent
 from embedfleet_server.app.keys import TENANT
@@ -20,7 +21,6 @@ from embedfleet_server.engine.errors import InvalidRequest
 PARTIAL = "X-Embedfleet-Partial"
 PARTIAL_HEADER: Mapping[str, Mapping[str, Any]] = {PARTIAL: {"type": "string", "enum": ["true", "false"]}}
 """For the document."""
-_LARGE_BODY = 256 * 1024  # parsing this takes about a quarter of a millisecond
 _T = TypeVar("_T")
 
 
@@ -45,7 +45,7 @@ class Door:
     async def read(self, request: web.Request, parse: Callable[[bytes], _T]) -> _T:
         """The body, parsed."""
         raw = await body.read(request, self.limits)
-        return await self.run(lambda: parse(raw), elsewhere=len(raw) > _LARGE_BODY)
+        return await self.run(lambda: parse(raw), elsewhere=len(raw) > LARGE)
 
     def take(self, request: web.Request) -> None:
         """The request goes to the engine now."""

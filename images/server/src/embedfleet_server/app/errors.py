@@ -19,12 +19,11 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from embedfleet_server.app.logs import Sparing
 from embedfleet_server.engine import errors as engine
 from embedfleet_server.engine.errors import ItemError
+from embedfleet_server.engine.sparing import Sparing
 
 _log = logging.getLogger(__name__)
-_LINES_A_SECOND = 10  # of failed requests: enough to see what fails, too few to fill the pipe of a collector that lags
 
 ADMITTED: Final = web.RequestKey("admitted", bool)
 """Key of a request that was handed to the engine."""
@@ -205,7 +204,7 @@ def middleware(
 
     `admit` raises what refuses this one, before anything of its body is read; `shape` chooses how its errors look.
     """
-    sparing = Sparing(_LINES_A_SECOND)
+    sparing = Sparing()
 
     @web.middleware
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -247,10 +246,9 @@ def _tell(request: web.Request, error: Exception, failure: Failure, sparing: Spa
     is_foreseen = isinstance(error, engine.EngineError | AppError)
     if is_foreseen and not failure.accepted:
         return
-    left_out = sparing.ask(asyncio.get_running_loop().time())
-    if left_out is None:
+    more = sparing.ask(asyncio.get_running_loop().time())
+    if more is None:
         return
-    more = f" left_out={left_out}" if left_out else ""
     if is_foreseen:
         _log.warning("request failed code=%s message=%s%s", failure.row.code, failure.message, more)
     else:

@@ -5,6 +5,8 @@ import logging
 import sys
 import time
 
+from embedfleet_server.app.log_queue import LogQueue
+
 
 class OneLine(logging.Formatter):
     """`2026-01-31T12:00:00.000Z LEVEL logger message`, and `traceback="…"` as one JSON string."""
@@ -21,32 +23,22 @@ class OneLine(logging.Formatter):
         return line
 
 
-class Sparing:
-    """At most `lines` in any second that begins with a line; counts those that are left out. Pure."""
-
-    def __init__(self, lines: int) -> None:
-        self._lines = lines
-        self._began = float("-inf")
-        self._written = self._left_out = 0
-
-    def ask(self, now: float) -> int | None:
-        """Whether to write a line now (seconds): how many were left out before it; None to leave it out too."""
-        if now - self._began >= 1:
-            self._began, self._written = now, 0
-        if self._written >= self._lines:
-            self._left_out += 1
-            return None
-        self._written += 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
-
-
 def configure(level: int) -> None:
-    """All loggers of the process write to stderr, our own from `level` on, libraries from WARNING on."""
-    handler = logging.StreamHandler(sys.stderr)
+    """All loggers of the process write to stderr, our own from `level` on, libraries from WARNING on.
+
+    Nobody who logs waits for stderr (see `log_queue`).
+    """
+    handler = LogQueue(sys.stderr.fileno())
     handler.setFormatter(OneLine())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     for name in ("embedfleet", "embedfleet_server"):
         logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(capture=True)  # else Python itself writes them to stderr, and waits for it
+
+
+def flush() -> None:
+    """What was logged is written, or as much of it as goes in a moment: for who leaves without Python's own end."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()

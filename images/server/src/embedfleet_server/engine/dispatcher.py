@@ -11,6 +11,7 @@ from embedfleet_server.engine.delivery import Delivery, RowDelivery
 from embedfleet_server.engine.errors import DeviceLost
 from embedfleet_server.engine.faults import MayPass, classify
 from embedfleet_server.engine.observer import BatchRecord
+from embedfleet_server.engine.sparing import Sparing
 
 _log = logging.getLogger("embedfleet.engine")
 
@@ -41,6 +42,7 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._kicked: asyncio.Handle | None = None
         self._lost = False
+        self._sparing = Sparing()
 
     def kick(self) -> None:
         """Something changed: look for batches once this turn of the loop is over, so that arrivals of one turn meet."""
@@ -101,10 +103,11 @@ class Dispatcher:
     def _fail(self, batch: Batch, error: Exception) -> None:
         """The core says which inputs failed for good; the rest it will hand out again, unless the device is lost."""
         self._lost = self._lost or isinstance(error, DeviceLost)
-        fault = classify(error, self._may_pass)
-        size = len(batch.entries)
-        _log.warning("a batch of %d for model %s failed (%s): %r", size, batch.model, fault.value, error)
-        lost = self._core.fail(batch, fault, asyncio.get_running_loop().time(), f"{type(error).__name__}: {error}")
+        fault, now = classify(error, self._may_pass), asyncio.get_running_loop().time()
+        if (more := self._sparing.ask(now)) is not None:
+            size = len(batch.entries)
+            _log.warning("a batch of %d for model %s failed (%s): %r%s", size, batch.model, fault.value, error, more)
+        lost = self._core.fail(batch, fault, now, f"{type(error).__name__}: {error}")
         self._delivery.lose(lost, fault, error)
         self._dispatch()
         self._record(batch, None, len(lost))

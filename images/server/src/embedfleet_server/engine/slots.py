@@ -98,6 +98,9 @@ class Slot:
             self._on_failure(error)
         else:
             self.model, self.state, self.cause, self._failures = model, "Ready", None, 0
+            _log.info(
+                "model %s is ready precision=%s device=%s", model.info.name, model.info.precision, model.info.device
+            )
             self._on_ready(self.config.name, model, tokens)
         finally:
             if model is not None and model is not self.model:

@@ -16,6 +16,7 @@ from embedfleet_server.engine.errors import DeviceLost, ModelLoadFailed
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.models.building import Loaded, build
 from embedfleet_server.models.device import Placement, place
+from embedfleet_server.models.digests import mismatches
 from embedfleet_server.models.faults import meaning
 from embedfleet_server.models.files import tensor_names
 from embedfleet_server.models.problems import ModelProblem
@@ -48,6 +49,7 @@ def loader(spec: ModelSpec, *, store: Path, offline: bool, gpu_count: int, threa
             if threads is not None:
                 torch.set_num_threads(threads)
             weights = resolve(spec.source, store=store, offline=offline)
+            _check_digests(weights, store)
             task = task_of(weights.directory, spec.task)
             return build(spec, _load(weights, place(spec.dtype, gpu_count), task), cache=store / ".sha256")
         except ModelProblem as problem:
@@ -58,6 +60,14 @@ def loader(spec: ModelSpec, *, store: Path, offline: bool, gpu_count: int, threa
             raise ModelLoadFailed(spec.name, f"{type(error).__name__}: {error}") from error
 
     return load
+
+
+def _check_digests(weights: Weights, store: Path) -> None:
+    """That files from a hub are what the hub said they are; the digests are kept, and the fingerprint's too."""
+    if weights.revision is None:
+        return
+    if wrong := mismatches(weights.directory, cache=store / ".sha256"):
+        raise ModelProblem(f"{wrong[0]}: it is corrupt; remove {weights.directory} to have it fetched anew")
 
 
 def _load(weights: Weights, placement: Placement, task: Task) -> Loaded:

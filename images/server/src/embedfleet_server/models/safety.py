@@ -16,6 +16,9 @@ _OWN = "sentence_transformers."
 _TRANSFORMER = f"{_OWN}models.Transformer"
 _TRANSFORMERS = ("Transformer", "MLMTransformer")  # the second is the first with another head, under its old name
 _WEIGHTED = (*_TRANSFORMERS, "Dense", "SparseAutoEncoder", "SparseStaticEmbedding")
+_TORCH = "torch.nn."
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+_ANY_TOKENIZER = "PreTrainedTokenizer"
 _SPLADES = tuple([kind, "SpladePooling"] for kind in _TRANSFORMERS)
 
 
@@ -89,7 +92,10 @@ def _last(name: Any) -> str:
 def _module(directory: Path, line: dict[str, Any]) -> ModuleFiles:
     kind = line["type"].rpartition(".")[2]
     if not line["type"].startswith(_OWN) and line["type"] != PYLATE_DENSE:
-        raise ModelProblem(f"its module {line['type']} is code of its own; only sentence-transformers' modules are run")
+        raise ModelProblem(
+            f"its module {line['type']} is code of its own (type in modules.json); only sentence-transformers' modules "
+            "are run"
+        )
     if kind in ("Asym", "Router"):
         raise ModelProblem(f"its {kind} sends queries and documents through different modules, which is not served")
     if kind == "LogitScore":
@@ -103,7 +109,16 @@ def _module(directory: Path, line: dict[str, Any]) -> ModuleFiles:
     folder = directory / line["path"]
     if ".." in Path(line["path"]).parts or Path(line["path"]).is_absolute():
         raise ModelProblem(f"modules.json names the folder {line['path']!r}, outside the model's directory")
+    if kind == "Dense":
+        _check_activation(folder / "config.json")
     return ModuleFiles(kind, folder, _weights(folder, required=kind in _WEIGHTED))
+
+
+def _check_activation(file: Path) -> None:
+    """sentence-transformers puts another in the place of one it does not trust: other vectors, without an error."""
+    name = read_json(file).get("activation_function", _TORCH)
+    if not isinstance(name, str) or not name.startswith(_TORCH):
+        raise ModelProblem(f"its activation {name!r} is code of its own (in {file}); only those of torch.nn are served")
 
 
 def _weights(folder: Path, *, required: bool) -> tuple[Path, ...]:
@@ -143,8 +158,28 @@ def _check_transformer(module: ModuleFiles) -> None:
             f"its architecture {config.get('model_type')!r} is code of its own (auto_map in config.json), "
             "which is never run"
         )
-    if read_json(module.directory / "sentence_bert_config.json").get("tokenizer_name_or_path"):
+    _check_tokenizer(module.directory)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if read_json(folder / "sentence_bert_config.json").get("tokenizer_name_or_path"):
         raise ModelProblem("its tokenizer is in another place (tokenizer_name_or_path); copy it beside the weights")
+    config = read_json(folder / "tokenizer_config.json")
+    if "auto_map" in config and not _is_known_tokenizer(config.get("tokenizer_class")):
+        raise ModelProblem(
+            f"its tokenizer {config.get('tokenizer_class')!r} is code of its own (auto_map in tokenizer_config.json), "
+            "which is never run"
+        )
+    if own := [name for name in _PROCESSORS if "auto_map" in read_json(folder / name)]:
+        raise ModelProblem(f"its processor is code of its own (auto_map in {own[0]}), which is never run")
+
+
+def _is_known_tokenizer(name: Any) -> bool:
+    """Whether it is a class of transformers; the same class may go with and without "Fast" at its end."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    known = {_ANY_TOKENIZER, *(str(one).removesuffix("Fast") for one in TOKENIZER_MAPPING_NAMES.values())}
+    return isinstance(name, str) and name.removesuffix("Fast") in known
 
 
 def _is_native(model_type: Any) -> bool:
