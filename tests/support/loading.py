@@ -17,6 +17,9 @@ def load(directory: Path, *, store: Path | None = None, gpu_count: int = 0, **fi
 
 
 def load_any(directory: Path, *, store: Path | None = None, gpu_count: int = 0, **fields: Any) -> Model:
-    """The model in `directory`, with `fields` of its `ModelSpec`; the hub is never asked."""
-    spec = ModelSpec(name="tiny", source=Source(path=str(directory)), **fields)
+    """The model in `directory`, with `fields` of its `ModelSpec`; the hub is never asked.
+
+    In float32 unless `dtype` says otherwise: what Auto takes depends on the machine.
+    """
+    spec = ModelSpec(name="tiny", source=Source(path=str(directory)), **{"dtype": "Float32", **fields})
     return loader(spec, store=store or directory.parent / "store", offline=True, gpu_count=gpu_count)()

@@ -83,15 +83,16 @@ def process(
     module: str = FAKE,
     extra: Mapping[str, str] | None = None,
     drain: Mapping[str, int] | None = None,
+    tracing: Mapping[str, Any] | None = None,
 ) -> Iterator[Process]:
     """`python -m module` on free ports, announcing; killed at the end if it still runs.
 
-    `models` and `drain` are the manifest's, `extra` goes into its environment.
+    `models`, `drain` and `tracing` are the manifest's, `extra` goes into its environment.
     """
     gate, runtime = directory / "gate", directory / "run"
     os.mkfifo(gate)
     given = list(models) or [{"name": "semantic", "source": {"path": "unused"}}]
-    settings = {"service": "fleet", "gpuCount": 0, "models": given, "drain": dict(drain or {})}
+    settings = {"service": "fleet", "gpuCount": 0, "models": given, "drain": dict(drain or {}), "tracing": tracing}
     (directory / "models.json").write_text(json.dumps(settings))
     (directory / "batching.json").write_text("{}")
     command = [sys.executable, "-m", module, "--settings", str(directory), "--runtime", str(runtime)]

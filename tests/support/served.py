@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,12 @@ from embedfleet.api import Batching, BatchingSettings
 from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import Server
+from embedfleet_server.app.spans import Spans
 from embedfleet_server.app.tls import Tls
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import Engine
+from embedfleet_server.engine.observer import Observer, Several
 from embedfleet_server.engine.protocols import Loader
 from embedfleet_server.engine.slots import ModelConfig
 from tests.support.fake_model import FakeModel, Gate
@@ -95,6 +97,8 @@ async def serving(
     wait: bool = True,
     keys: Keys | None = None,
     tls: Tls | None = None,
+    spans: Spans | None = None,
+    observers: Sequence[Observer] = (),
     default_model: str | None = None,
     **batching: Any,
 ) -> AsyncGenerator[Served]:
@@ -104,8 +108,9 @@ async def serving(
     configs = {name: ModelConfig(name, loader, lazy=lazy, required=not lazy) for name, loader in given.items()}
     metrics = Metrics()
     settings = BatchingSettings(generation=7, batching=Batching(**batching))
-    engine = Engine("fleet", configs, settings, observer=metrics, default_model=default_model)
-    server = Server(engine, metrics, Tuning(engine, Path("no-such-directory")), limits or Limits(), keys=keys, tls=tls)
+    engine = Engine("fleet", configs, settings, observer=Several(metrics, *observers), default_model=default_model)
+    tuning = Tuning(engine, Path("no-such-directory"))
+    server = Server(engine, metrics, tuning, limits or Limits(), keys=keys, tls=tls, spans=spans)
     ports = await server.start("127.0.0.1", 0, 0)
     async with aiohttp.ClientSession() as session:
         served = Served(server, engine, gate, session, "127.0.0.1", *ports)

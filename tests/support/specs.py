@@ -111,6 +111,10 @@ def specs() -> st.SearchStrategy[Plain]:
             "monitoring": optional(
                 serviceMonitor=monitor, allowedNamespaces=st.lists(OBJECTS, max_size=2, unique=True)
             ),
+            "tracing": optional(
+                endpoint=st.sampled_from(["http://c:4318", "https://c.example"]),
+                samplingRatePerMillion=st.integers(0, 1_000_000),
+            ),
             "image": st.just("registry.example/server:1"),
             "imagePullSecrets": st.lists(references(), max_size=2, unique_by=lambda one: str(one["name"])),
             "podTemplate": pod_templates(),

@@ -68,13 +68,23 @@ def test_a_group_is_completed_when_part_of_it_is_given(contract: Cluster, namesp
         ({"batching": {"health": {"queueCritical": 400}}}, "queueWarning must not be above queueCritical"),
         ({"batching": {"maxBatchSize": 0}}, "should be greater than or equal to 1"),
         ({"models": []}, "should have at least 1 items"),
+        ({"tracing": {"endpoint": "http://c:65536"}}, "the port of endpoint must be from 1 to 65535"),
+        ({"tracing": {"endpoint": "http://c:0/otlp"}}, "the port of endpoint must be from 1 to 65535"),
+        ({"tracing": {"endpoint": "c:4317"}}, "spec.tracing.endpoint"),
     ],
-    ids=["rule", "bound", "empty"],
+    ids=["rule", "bound", "empty", "port", "no-port", "no-scheme"],
 )
 def test_a_wrong_manifest_is_refused(contract: Cluster, namespace: str, spec: dict[str, Any], message: str) -> None:
     """What breaks a rule or a bound is refused by the API server, with what must hold."""
     with pytest.raises(CommandFailed, match=message):
         contract.kubectl("apply", "-f", "-", "-n", namespace, stdin=example(**spec))
+
+
+@pytest.mark.requirement("O5")
+@pytest.mark.parametrize("tracing", [{}, {"endpoint": "https://c.example"}, {"endpoint": "http://c.ns:4318/otlp"}])
+def test_traces_may_go_anywhere(contract: Cluster, namespace: str, tracing: dict[str, Any]) -> None:
+    """With a port, without one, and to whatever the environment names."""
+    contract.kubectl("apply", "-f", "-", "-n", namespace, stdin=example(tracing=tracing))
 
 
 @pytest.mark.requirement("O5")

@@ -55,7 +55,7 @@ def mini_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load_mini_lm(store: Path, **fields: str) -> DenseModel:
     source = Source(hugging_face=HuggingFaceSource(repo=weights.REPOSITORY))
-    spec = ModelSpec(name="semantic", source=source, **fields)  # type: ignore[arg-type]
+    spec = ModelSpec(name="semantic", source=source, **{"dtype": "Float32", **fields})  # type: ignore[arg-type]
     model = loader(spec, store=store, offline=True, gpu_count=0)()
     assert isinstance(model, DenseModel)
     return model

@@ -67,6 +67,11 @@ REFUSED = [
     ({"monitoring": {"serviceMonitor": {"intervalSeconds": 0}}}, "intervalSeconds is 0: must be at least 1"),
     ({"gpu": {"count": 9}}, "batching.maxConcurrentBatches must be at least gpu.count"),
     ({"suspend": "yes"}, "suspend is 'yes': must be true or false"),
+    ({"tracing": {"endpoint": "collector:4317"}}, "tracing.endpoint is 'collector:4317'"),
+    ({"tracing": {"endpoint": "http://c:65536"}}, "the port of endpoint must be from 1 to 65535"),
+    ({"tracing": {"endpoint": "http://c:0"}}, "the port of endpoint must be from 1 to 65535"),
+    ({"tracing": {"samplingRatePerMillion": 1_000_001}}, "samplingRatePerMillion is 1000001: must be at most 1000000"),
+    ({"tracing": {"sampleRatio": 0.1}}, "did you mean 'samplingRatePerMillion'?"),
 ]
 
 
@@ -88,6 +93,8 @@ def test_refused_with_what_must_hold(spec: Plain, words: str) -> None:
         {"drain": {"maxLameDuckSeconds": 0, "propagationSeconds": 0, "quietSeconds": 0}},
         {"network": {"apiServerCIDRs": ["10.0.0.5/24", "fd00::/8"], "allowedNamespaces": ["*"]}},
         {"weights": {"cache": {"sizeLimit": "20Gi"}, "endpoint": "http://hub.internal:8080/api"}},
+        {"tracing": {}},
+        {"tracing": {"endpoint": "https://c.example:65535/otlp", "samplingRatePerMillion": 0}},
         {"podTemplate": {"spec": {"nodeSelector": {"a": None}, "anything": [1, {"b": 2.5}]}}},
     ],
 )

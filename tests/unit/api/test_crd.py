@@ -148,7 +148,7 @@ def test_rules_of_every_type_reach_the_schema() -> None:
     }
     models = ("spec", "models", 0)
     source = (*models, "source")
-    groups = [("batching",), ("batching", "health"), ("drain",), ("network",), ("weights", "cache")]
+    groups = [("batching",), ("batching", "health"), ("drain",), ("network",), ("tracing",), ("weights", "cache")]
     expected = {(), ("spec",), models, (*models, "batching"), source, (*source, "volume"), (*source, "image")}
     expected.add((*source, "huggingFace"))
     assert set(ruled) == expected | {("spec", *group) for group in groups}

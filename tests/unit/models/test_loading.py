@@ -10,9 +10,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from embedfleet.api.models import Prompts
+from embedfleet.api.models import ModelSpec, Prompts, Source
 from embedfleet_server.engine.errors import ModelLoadFailed
 from embedfleet_server.models.dense import DenseModel
+from embedfleet_server.models.device import hardware
+from embedfleet_server.models.files import float32_bytes
+from embedfleet_server.models.loading import loader
+from embedfleet_server.models.precision import Hardware, candidates
 from tests.support.loading import load
 from tests.support.tiny_models import MAX_TOKENS, PROMPTS, WIDTH, make_bert, make_xlm_roberta
 
@@ -193,3 +197,28 @@ def test_close_gives_the_weights_back(directory: Path) -> None:
     model.close()
     with pytest.raises(IndexError):
         model.forward(model.encode(TEXTS, ""))
+
+
+def test_the_size_in_float32_is_told_by_the_headers(tmp_path: Path) -> None:
+    """Whatever the type of the file's tensors: four bytes for each number."""
+    made = {"a": torch.zeros(3, 5, dtype=torch.bfloat16), "b": torch.zeros(7), "c": torch.zeros(2, dtype=torch.float64)}
+    save_file(made, tmp_path / "model.safetensors")
+    assert float32_bytes([tmp_path / "model.safetensors"]) == 4 * (15 + 7 + 2)
+
+
+def test_a_processor_tells_what_it_multiplies(tmp_path: Path) -> None:
+    """As the kernel lists it, on x86 and on Arm; a system without such a file tells nothing."""
+    file = tmp_path / "cpuinfo"
+    for line in ("flags\t\t: fpu avx512_bf16 amx_bf16", "Features\t: asimd bf16"):
+        file.write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
+        assert candidates(hardware("cpu", file)) == ("bfloat16",)
+    assert hardware("cpu", tmp_path / "missing") == Hardware()
+
+
+def test_without_room_for_two_only_one_is_loaded(directory: Path, tmp_path: Path) -> None:
+    """A named half precision is then served unchecked, and says so."""
+    spec = ModelSpec(name="tiny", source=Source(path=str(directory)), dtype="BFloat16")
+    tight = loader(spec, store=tmp_path, offline=True, gpu_count=0, room=lambda: 1000.0)()
+    wide = loader(spec, store=tmp_path, offline=True, gpu_count=0)()
+    assert "not compared with float32" in tight.info.precision_reason
+    assert "cosine 0.99" in wide.info.precision_reason

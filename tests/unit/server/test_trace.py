@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedfleet_server.app.trace import continued, request_id
+from embedfleet_server.app.trace import continued, parent_of, request_id
 
 pytestmark = pytest.mark.requirement("S1")
 TRACE, SPAN, OWN, NEW = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "c" * 16, "d" * 32
@@ -11,7 +11,7 @@ TRACE, SPAN, OWN, NEW = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 
 @pytest.mark.parametrize("parent", [f"00-{TRACE}-{SPAN}-01", f" 00-{TRACE}-{SPAN}-01 ", f"01-{TRACE}-{SPAN}-01-more"])
 def test_a_valid_parent_is_continued(parent: str) -> None:
     """Its trace and flags go on in a span of our own; later versions are read as this one."""
-    assert str(continued(parent, OWN, NEW)) == f"00-{TRACE}-{OWN}-01"
+    assert str(continued(parent_of(parent), OWN, NEW)) == f"00-{TRACE}-{OWN}-01"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_valid_parent_is_continued(parent: str) -> None:
 )
 def test_what_is_no_valid_parent_begins_a_trace(parent: str | None) -> None:
     """As the specification asks: an invalid parent is passed over, not refused."""
-    assert str(continued(parent, OWN, NEW)) == f"00-{NEW}-{OWN}-00"
+    assert str(continued(parent_of(parent), OWN, NEW)) == f"00-{NEW}-{OWN}-00"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import resource
 import sys
@@ -11,15 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from embedfleet.api.local import LocalRecord, private_directory, remove_record, runtime_directory, write_record
 from embedfleet.api.models import ModelSpec
 from embedfleet.api.pods import Drain
 from embedfleet.api.settings import ModelSettings
 from embedfleet.api.termination import TERMINATION_FILE
-from embedfleet_server.app import announce, last_words, logs, watching
+from embedfleet_server.app import announce, last_words, logs, spans, watching
 from embedfleet_server.app.collecting import Collecting
 from embedfleet_server.app.control import AskedDrain, ControlSocket
 from embedfleet_server.app.in_flight import InFlight
@@ -38,16 +40,21 @@ from embedfleet_server.batching.pressure import Reading
 from embedfleet_server.config import Config
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import DeviceLost, EngineError, ModelLoadFailed
-from embedfleet_server.engine.observer import Several
+from embedfleet_server.engine.observer import Observer, Several
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.engine.slots import ModelConfig
 from embedfleet_server.engine.workers import ThreadWorkers
 from embedfleet_server.termination import leave_word
 
+if TYPE_CHECKING:  # an optional extra
+    from embedfleet_server.app.tracing import OpenTelemetry
+
 _log = logging.getLogger("embedfleet_server")
 LOST = 70
 """Exit status when the device is lost: EX_SOFTWARE of sysexits.h, an error that the server has found in itself."""
 _LOST_SECONDS = 3.0  # for the answers to those in flight; with the interpreter's own end it stays under 5 s
+_LAST_SPANS = 3.0  # seconds for a collector to take them; a pod's grace period has 10 beside the drain
+_LAST_SPANS_WHEN_LOST = 0.5
 _TRUE = ("1", "on", "yes", "true")  # what huggingface_hub takes for true in its own variables
 _LEVELS = ("debug", "info", "warning", "error")
 LoaderOf = Callable[[ModelSpec], Loader]
@@ -72,11 +79,17 @@ def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
     """The process from settings to exit, with models made by `loader_of`; main thread only."""
     config = guarded(config, settings.models)
     logs.configure(config.log_level)
+    try:
+        traced = tracing_of(spans.plan(settings.models.tracing, config.environment), settings.models.service)
+    except CannotTrace as error:
+        print(f"error: {error}", file=sys.stderr)
+        leave_word(config.termination_log, "SettingsInvalid", str(error))
+        return 2
     raise_file_limit()
     stop = StopSignal()
     stop.install()
     try:
-        return asyncio.run(_serve(config, settings, loader_of, stop))
+        return asyncio.run(_serve(config, settings, loader_of, stop, traced))
     except (CannotListen, WrongPair, OSError) as error:  # OSError: the record cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -107,6 +120,7 @@ def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
         announce=given.announce,
         runtime=given.runtime,
         log_level=_level(given.log_level or ("warning" if given.announce else "info")),
+        environment={name: value for name, value in environ.items() if name.startswith("OTEL_")},
     )
 
 
@@ -119,9 +133,38 @@ def torch_loader(spec: ModelSpec, config: Config, gpu_count: int) -> Loader:
         except ImportError as error:
             cause = f"{error}; pip install 'embedfleet-server[models]' brings what models need"
             raise ModelLoadFailed(spec.name, cause) from error
-        return loader(spec, store=config.store, offline=config.offline, gpu_count=gpu_count, threads=config.threads)()
+        return loader(
+            spec, store=config.store, offline=config.offline, gpu_count=gpu_count,
+            threads=config.threads, room=free_memory,
+        )()  # fmt: skip
 
     return loads
+
+
+class CannotTrace(Exception):
+    """The manifest asks for traces, and there can be none."""
+
+
+def tracing_of(plan: spans.Plan | None, service: str) -> "OpenTelemetry | None":
+    """Tracing as planned; `CannotTrace` where the manifest asks for it and it cannot be had.
+
+    Where only the environment asks, a line in the log says so: it may be set for all processes of a machine.
+    """
+    if plan is None:
+        return None
+    try:
+        from embedfleet_server.app import tracing
+
+        return tracing.opened(plan, service, version("embedfleet-server"))
+    except ImportError as error:
+        cause: Exception = error
+        why = f"{error}; pip install 'embedfleet-server[tracing]' brings what traces need"
+    except ValueError as error:
+        cause, why = error, f"a variable of OpenTelemetry (OTEL_…) is wrong: {error}"
+    if plan.is_asked:
+        raise CannotTrace(f"tracing: {why}") from cause
+    _log.warning("OTEL_EXPORTER_OTLP_ENDPOINT is set, and nothing is traced: %s", why)
+    return None
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -186,16 +229,22 @@ def _between(text: str, low: int, high: int) -> int:
     return int(text)
 
 
-async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: StopSignal) -> int:
+async def _serve(
+    config: Config, settings: Settings, loader_of: LoaderOf, stop: StopSignal, traced: "OpenTelemetry | None"
+) -> int:
     began = time.monotonic()
     metrics, collecting = Metrics(), Collecting()
     in_flight = InFlight(lambda error: _lost(config, error, stop))
-    engine = build_engine(settings, metrics, loader_of, collecting, in_flight.end)
+    observers = [metrics, collecting, *([] if traced is None else [traced])]
+    engine = build_engine(settings, loader_of, observers, in_flight.end)
     journal = None if config.journal is None else Journal(config.journal)
     tuning = Tuning(engine, config.settings)
     keys = None if config.api_keys is None else Keys(config.api_keys)
     tls = None if config.tls is None else Tls(config.tls)
-    server = Server(engine, metrics, tuning, config.limits, keys=keys, tls=tls, in_flight=in_flight, journal=journal)
+    server = Server(
+        engine, metrics, tuning, config.limits,
+        keys=keys, tls=tls, in_flight=in_flight, journal=journal, spans=traced,
+    )  # fmt: skip
     ports = await server.start(config.host, config.port, config.observe_port)
     record = _record(config, settings, *ports)
     _log.info("listening url=%s observe_url=%s service=%s", record.url, record.observe_url, record.service)
@@ -226,6 +275,8 @@ async def _serve(config: Config, settings: Settings, loader_of: LoaderOf, stop: 
         collecting.stop()
         if config.announce:
             remove_record(config.runtime, record)
+        if traced is not None:
+            await traced.stop(_LAST_SPANS_WHEN_LOST if in_flight.error else _LAST_SPANS)
     return LOST if in_flight.error else 0
 
 
@@ -268,9 +319,8 @@ def lame_duck_of(drain: Drain, *, in_pod: bool) -> LameDuck:
 
 def build_engine(
     settings: Settings,
-    metrics: Metrics,
     loader_of: LoaderOf,
-    collecting: Collecting,
+    observers: Sequence[Observer],
     on_lost: Callable[[DeviceLost], None] = lambda error: None,
 ) -> Engine:
     """The engine of these settings; `on_lost` hears when a device is lost."""
@@ -284,9 +334,14 @@ def build_engine(
         settings.batching,
         default_model=settings.models.default_model,
         workers=ThreadWorkers(on_lost=on_lost),
-        observer=Several(metrics, collecting),
+        observer=Several(*observers),
         readings=readings,
     )
+
+
+def free_memory() -> float:
+    """Bytes of the host's memory that are free; without bound on a system that tells nothing."""
+    return min((reading.total - reading.used for reading in host().values()), default=math.inf)
 
 
 def readings() -> Mapping[str, Reading]:

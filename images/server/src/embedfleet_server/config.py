@@ -1,6 +1,7 @@
 """The server's configuration: one frozen object, built in `__main__`; nothing else reads the environment."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,4 +65,6 @@ class Config:
     """Where the cause of the process's own end is left for Kubernetes; None tells nobody."""
     journal: Path | None = None
     """Where each request taken and answered is written, for tests of the drain; None writes nothing."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """The variables by which OpenTelemetry is told things (`OTEL_*`), which its SDK reads itself."""
     limits: Limits = field(default_factory=Limits)

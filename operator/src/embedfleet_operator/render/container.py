@@ -1,5 +1,7 @@
 """Container `server`: the batching server of a pod."""
 
+from collections.abc import Mapping
+
 from embedfleet.api import EmbeddingService
 from embedfleet_operator import names
 from embedfleet_operator.render import paths, volumes
@@ -32,7 +34,7 @@ def render(service: EmbeddingService, image: str) -> Object:
         "image": image,
         "command": ["python", "-m", "embedfleet_server"],
         "args": ["--settings", paths.SETTINGS, "--host", "0.0.0.0", "--store", paths.STORE],  # noqa: S104  # nosec B104  # a pod's own
-        "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()] + [_threads()],
+        "env": [*_values(_ENVIRONMENT), _threads(), *(_who() if service.spec.tracing is not None else [])],
         "ports": [
             {"name": names.HTTP, "containerPort": names.HTTP_PORT},
             {"name": names.OBSERVE, "containerPort": names.OBSERVE_PORT},
@@ -56,6 +58,28 @@ _ENVIRONMENT = {
     "TORCHINDUCTOR_CACHE_DIR": f"{paths.COMPILED}/inductor",
     "TRITON_CACHE_DIR": f"{paths.COMPILED}/triton",
 }
+
+
+_FIELDS = {"K8S_NAMESPACE": "metadata.namespace", "K8S_POD": "metadata.name", "K8S_NODE": "spec.nodeName"}
+_ATTRIBUTES = ",".join(
+    [
+        "k8s.namespace.name=$(K8S_NAMESPACE)",
+        "k8s.pod.name=$(K8S_POD)",
+        "k8s.node.name=$(K8S_NODE)",
+        f"k8s.container.name={names.CONTAINER}",
+    ]
+)
+"""Of OpenTelemetry's semantic conventions for Kubernetes."""
+
+
+def _values(environment: Mapping[str, str]) -> list[Object]:
+    return [{"name": name, "value": value} for name, value in environment.items()]
+
+
+def _who() -> list[Object]:
+    """Which pod a span comes from, as OpenTelemetry's SDK reads it; what is referred to must stand before."""
+    fields = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in _FIELDS.items()]
+    return [*fields, *_values({"OTEL_RESOURCE_ATTRIBUTES": _ATTRIBUTES})]
 
 
 def _threads() -> Object:

@@ -68,7 +68,10 @@ def _api_server(service: EmbeddingService, site: Site) -> list[str]:
 
 def _out(service: EmbeddingService) -> list[Object]:
     dns = {"ports": [{"protocol": protocol, "port": _DNS_PORT} for protocol in ("UDP", "TCP")]}
-    return [dns, {"ports": [_tcp(_hub_port(service))]}] if volumes.fetches(service) else [dns]
+    tracing = service.spec.tracing
+    ports = [_hub_port(service)] if volumes.fetches(service) else []
+    ports += [tracing.port] if tracing is not None else []
+    return [dns, *({"ports": [_tcp(port)]} for port in dict.fromkeys(ports))]
 
 
 def _hub_port(service: EmbeddingService) -> int:

@@ -110,7 +110,7 @@ class ModelSpec(ContractModel):
     max_tokens: Annotated[int, Field(ge=1, le=1048576)] | None = None
     """Longer inputs are cut to so many tokens, special ones included. Unset: the model's own limit, the highest."""
     dtype: Dtype = "Auto"
-    """Precision of the forward. `Auto`: what the device is best at."""
+    """Precision of the forward. `Auto`: the fastest that keeps a cosine of 0.999 to float32; a named one is kept."""
     prompts: Prompts | None = None
     """Texts put before an input. Unset: the model's own."""
     required: bool | None = None

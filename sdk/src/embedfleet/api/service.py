@@ -10,6 +10,7 @@ from embedfleet.api.batching import Batching, largest_batch
 from embedfleet.api.models import ModelSpec
 from embedfleet.api.pods import Drain, Gpu, PodTemplate, Rollout, grace_rule
 from embedfleet.api.references import Image, SecretReference, Unique
+from embedfleet.api.tracing import Tracing
 from embedfleet.api.weights import Weights
 
 GROUP = "embedfleet.dev"
@@ -66,6 +67,8 @@ class EmbeddingServiceSpec(ContractModel):
     """Who may reach the pods."""
     monitoring: Monitoring = Field(default_factory=Monitoring)
     """How the service is watched."""
+    tracing: Tracing | None = None
+    """Traces of requests. Unset: none, unless `OTEL_EXPORTER_OTLP_ENDPOINT` stands in the server's environment."""
     image: Image | None = None
     """Image of the server. Unset: the operator's."""
     image_pull_secrets: Annotated[list[SecretReference], Field(max_length=16), Unique] = Field(default_factory=list)

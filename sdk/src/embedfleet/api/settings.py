@@ -12,6 +12,7 @@ from embedfleet.api.batching import Batching, ModelBatching
 from embedfleet.api.models import ModelSpec
 from embedfleet.api.pods import Drain
 from embedfleet.api.service import EmbeddingService
+from embedfleet.api.tracing import Tracing
 
 MODELS_FILE = "models.json"
 BATCHING_FILE = "batching.json"
@@ -34,6 +35,8 @@ class ModelSettings(ContractModel):
     """Directory with a file for each tenant: its name is the tenant, its content the key. Unset: none is asked."""
     tls_directory: Annotated[str, Field(max_length=4096)] | None = None
     """Directory with `tls.crt` and `tls.key` for the public port. Unset: plain HTTP."""
+    tracing: Tracing | None = None
+    """Where traces of requests go. Unset: nowhere, unless the environment names a collector."""
 
 
 class BatchingSettings(ContractModel):
@@ -60,6 +63,7 @@ def split(service: EmbeddingService) -> tuple[ModelSettings, BatchingSettings]:
         default_model=spec.default_model,
         gpu_count=spec.gpu.count,
         drain=spec.drain.at_once(),
+        tracing=spec.tracing,
     )
     own = {model.name: model.batching for model in spec.models if model.batching is not None}
     return models, BatchingSettings(generation=service.metadata.generation or 0, batching=spec.batching, models=own)

@@ -14,6 +14,7 @@ from embedfleet_server.app.errors import ADMITTED
 from embedfleet_server.app.journal import Accepted, silent
 from embedfleet_server.app.keys import TENANT
 from embedfleet_server.app.requests import EmbeddingRequest
+from embedfleet_server.app.spans import Spans
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import InvalidRequest
@@ -27,10 +28,11 @@ _T = TypeVar("_T")
 class Door:
     """The way from a request to the engine and back."""
 
-    def __init__(self, engine: Engine, limits: Limits, accepted: Accepted = silent) -> None:
-        """`accepted` hears of each request that the engine takes."""
+    def __init__(self, engine: Engine, limits: Limits, accepted: Accepted = silent, spans: Spans | None = None) -> None:
+        """`accepted` hears of each request that the engine takes, `spans` of the steps of its answer."""
         self.engine, self.limits = engine, limits
         self._accepted = accepted
+        self._spans = spans or Spans()
         self._codec = ThreadPoolExecutor(1, "codec")
 
     async def close(self, _: web.Application) -> None:
@@ -66,15 +68,15 @@ class Door:
     async def answer(self, made: outcome.Outcome, asked: EmbeddingRequest, kind: answers.Format) -> web.Response:
         """The vectors in one of the formats."""
         dimensions = outcome.check(asked, made.info)
-        encoded = await self.run(
+        return await self.tell(
             lambda: answers.encode(made, dimensions, kind, normalize=asked.normalize, dtype=asked.dtype),
-            elsewhere=answers.is_large(made, dimensions, kind),
+            large=answers.is_large(made, dimensions, kind),
         )
-        return _response(encoded)
 
     async def tell(self, make: Callable[[], answers.Encoded], *, large: bool) -> web.Response:
         """An answer that `make` encodes."""
-        return _response(await self.run(make, elsewhere=large))
+        with self._spans.step("encode"):
+            return _response(await self.run(make, elsewhere=large))
 
     async def run(self, work: Callable[[], _T], *, elsewhere: bool) -> _T:
         """`work` at once, or in the codec's thread where it would hold up the event loop."""

@@ -4,8 +4,13 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 
 from embedfleet_server.app.log_queue import LogQueue
+from embedfleet_server.engine.sparing import Sparing
+
+_REPETITIVE = ("opentelemetry", "urllib3")
+_MINUTE = 60.0
 
 
 class OneLine(logging.Formatter):
@@ -23,6 +28,23 @@ class OneLine(logging.Formatter):
         return line
 
 
+class Seldom(logging.Filter):
+    """Of each logger of libraries that repeat themselves while something is away, at most one line a minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` in seconds."""
+        super().__init__()
+        self._clock = clock
+        self._sparing: dict[str, Sparing] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        if not record.name.startswith(_REPETITIVE):
+            return True
+        sparing = self._sparing.setdefault(record.name, Sparing(1))
+        return sparing.ask(self._clock() / _MINUTE) is not None
+
+
 def configure(level: int) -> None:
     """All loggers of the process write to stderr, our own from `level` on, libraries from WARNING on.
 
@@ -30,6 +52,7 @@ def configure(level: int) -> None:
     """
     handler = LogQueue(sys.stderr.fileno())
     handler.setFormatter(OneLine())
+    handler.addFilter(Seldom())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -14,6 +14,7 @@ from embedfleet_server.app.journal import Journal, silent
 from embedfleet_server.app.lifecycle import Lifecycle
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.routes import Routes
+from embedfleet_server.app.spans import Spans
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import Engine
 
@@ -34,13 +35,15 @@ def application(
     *,
     in_flight: InFlight | None = None,
     journal: Journal | None = None,
+    spans: Spans | None = None,
 ) -> web.Application:
-    """The public application over an engine; `admit` raises what keeps a request out."""
-    door = Door(engine, limits, silent if journal is None else journal.accepted)
+    """The public application over an engine; `admit` raises what keeps a request out, `spans` traces requests."""
+    spans = spans or Spans()
+    door = Door(engine, limits, silent if journal is None else journal.accepted, spans)
     routes = table(door)
     guard = middleware(metrics.request, lifecycle.check_open, _guarded(routes, admit, lifecycle), routes.shape)
     noted = [] if journal is None else [journal.middleware()]
-    app = web.Application(middlewares=[trace.middleware(), *noted, guard, (in_flight or InFlight()).middleware()])
+    app = web.Application(middlewares=[trace.middleware(spans), *noted, guard, (in_flight or InFlight()).middleware()])
     app.on_response_prepare.append(close_when(lambda: lifecycle.is_leaving))
     app.on_response_prepare.append(trace.answer_marks)
     app.on_response_prepare.append(_say_who)

@@ -17,6 +17,7 @@ from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.leaving import lame_duck
 from embedfleet_server.app.lifecycle import AT_ONCE, Event, Lifecycle
 from embedfleet_server.app.metrics import Metrics
+from embedfleet_server.app.spans import Spans
 from embedfleet_server.app.tls import Tls
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Limits
@@ -58,10 +59,11 @@ class Server:
         tls: Tls | None = None,
         in_flight: InFlight | None = None,
         journal: Journal | None = None,
+        spans: Spans | None = None,
     ) -> None:
         """`keys` and `tls` guard the public port; None leaves it open, and plain.
 
-        `in_flight` is for who may have to end all requests at once; `journal` is told of each.
+        `in_flight` is for who may have to end all requests at once; `journal` is told of each; `spans` traces them.
         """
         self._engine, self._metrics, self._limits = engine, metrics, limits
         self._tls = None if tls is None else tls.context
@@ -69,7 +71,9 @@ class Server:
         guards = Guards(keys, tls)
         admit = public.anyone if keys is None else keys.admit
         in_flight = in_flight or InFlight()
-        app = public.application(engine, self.lifecycle, metrics, limits, admit, in_flight=in_flight, journal=journal)
+        app = public.application(
+            engine, self.lifecycle, metrics, limits, admit, in_flight=in_flight, journal=journal, spans=spans
+        )
         self._public = Runner(app, limits, metrics.request, **_options(limits))
         observed = observe.application(engine, self.lifecycle, metrics, tuning, guards, in_flight)
         self._observe = Runner(observed, limits, lambda code: None, **_options(limits))

@@ -63,6 +63,7 @@ class ModelDetails(BaseModel):
     max_tokens: int | None
     fingerprint: str | None
     precision: str | None
+    precision_reason: str | None
 
 
 class Model(Shape):

@@ -6,7 +6,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -14,6 +13,7 @@ from aiohttp.typedefs import Middleware
 
 from embedfleet_server.app.errors import CODE, Handler
 from embedfleet_server.app.keys import TENANT
+from embedfleet_server.app.spans import Spans, Trace
 
 REQUEST_ID, TRACEPARENT = "X-Request-Id", "traceparent"
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -21,28 +21,21 @@ _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """W3C Trace Context, version 00: whose trace this is, and our own span in it."""
-
-    trace: str
-    span: str
-    flags: str
-
-    def __str__(self) -> str:
-        return f"00-{self.trace}-{self.span}-{self.flags}"
-
-
 MARKS: Final = web.RequestKey("marks", tuple[str, Trace])
 """Key of a request's id and trace."""
 
 
-def continued(parent: str | None, span: str, new_trace: str) -> Trace:
-    """Our span within the caller's trace; a new trace when it names none, or none that is valid."""
-    found = _PARENT.fullmatch((parent or "").strip())
+def parent_of(header: str | None) -> Trace | None:
+    """The caller's span; None where it names none, or none that is valid."""
+    found = _PARENT.fullmatch((header or "").strip())
     if found is None or not _is_valid(*found.groups()):
-        return Trace(new_trace, span, "00")
-    return Trace(found[2], span, found[4])
+        return None
+    return Trace(found[2], found[3], found[4])
+
+
+def continued(parent: Trace | None, span: str, new_trace: str) -> Trace:
+    """Our span within the caller's trace, or in a new one."""
+    return Trace(new_trace, span, "00") if parent is None else Trace(parent.trace, span, parent.flags)
 
 
 def request_id(said: str | None, new: str) -> str:
@@ -50,19 +43,24 @@ def request_id(said: str | None, new: str) -> str:
     return said if said is not None and _ID.fullmatch(said) else new
 
 
-def middleware(clock: Callable[[], float] = time.perf_counter) -> Middleware:
-    """Marks every request with its id and trace, and tells of it once it is answered."""
+def middleware(spans: Spans | None = None, clock: Callable[[], float] = time.perf_counter) -> Middleware:
+    """Marks every request with its id and trace, and tells of it once it is answered; `spans` traces it."""
+    spans = spans or Spans()
 
     @web.middleware
     async def mark(request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = request.headers
-        trace = continued(headers.get(TRACEPARENT), secrets.token_hex(8), secrets.token_hex(16))
+        parent = parent_of(headers.get(TRACEPARENT))
+        span = spans.begin(request, parent)
+        trace = continued(parent, secrets.token_hex(8), secrets.token_hex(16)) if span is None else span.trace
         request[MARKS] = request_id(headers.get(REQUEST_ID), trace.trace), trace
         began, status = clock(), 499  # what nginx logs for a client that went away
         try:
             response = await handler(request)
             status = response.status
         finally:
+            if span is not None:
+                span.end(request, status)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug("request %s", _line(request, status, clock() - began))
         return response

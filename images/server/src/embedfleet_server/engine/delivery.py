@@ -11,6 +11,7 @@ from embedfleet_server.batching.types import Batch, Entry, Fault, Work
 from embedfleet_server.engine.cache import Kept
 from embedfleet_server.engine.errors import BatchFailed, ItemError
 from embedfleet_server.engine.flights import Flight
+from embedfleet_server.engine.observer import ORIGIN
 from embedfleet_server.engine.protocols import Encoded, Model, ModelInfo
 from embedfleet_server.engine.rows import AnyRows, Collected, finite, only, problem
 
@@ -79,6 +80,8 @@ class Pending:
     encoded: Sequence[Encoded]
     arrived: float
     flight: Flight = field(default_factory=Flight)
+    origin: object | None = field(default_factory=ORIGIN.get)
+    """Who asked (see `ORIGIN`)."""
     rows: Collected = field(init=False)
     missing: int = field(init=False)
     errors: dict[int, ItemError] = field(default_factory=dict)

@@ -98,7 +98,7 @@ class Dispatcher:
             failed = self._delivery.scatter(batch, rows, seconds)
             self._core.complete(batch, seconds, failed, peak_mib=peak, now=loop.time())
             self._dispatch()
-            self._record(batch, seconds, failed)
+            self._record(batch, seconds, failed, started + seconds)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
         """The core says which inputs failed for good; the rest it will hand out again, unless the device is lost."""
@@ -110,9 +110,14 @@ class Dispatcher:
         lost = self._core.fail(batch, fault, now, f"{type(error).__name__}: {error}")
         self._delivery.lose(lost, fault, error)
         self._dispatch()
-        self._record(batch, None, len(lost))
+        self._record(batch, None, len(lost), now)
 
-    def _record(self, batch: Batch, seconds: float | None, failed: int) -> None:
+    def _record(self, batch: Batch, seconds: float | None, failed: int, ended: float) -> None:
         own = sum(entry[1] for entry in batch.entries)
         waited = batch.formed - min(entry[2].arrived for entry in batch.entries)
-        self._observe(BatchRecord(batch.model, len(batch.entries), batch.tokens, own, waited, seconds, failed))
+        self._observe(
+            BatchRecord(
+                batch.model, len(batch.entries), batch.tokens, own, waited, seconds, failed,
+                formed=batch.formed, ended=ended, attempt=batch.attempt, entries=batch.entries,
+            )
+        )  # fmt: skip

@@ -1,6 +1,23 @@
-"""What the engine tells of itself as it happens: to metrics, to the garbage collector's keeper, to a benchmark."""
+"""What the engine tells of itself as it happens: to metrics, to traces, to the garbage collector's keeper."""
 
+from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+
+from embedfleet_server.batching.types import Entry
+
+ORIGIN: ContextVar[object | None] = ContextVar("origin", default=None)
+"""Who asks, as the caller of the engine knows it; the engine looks not into it and hands it back in `Share`."""
+
+
+@dataclass(slots=True)
+class Share:
+    """What one request has in a batch; `arrived` is when it began to wait, on the loop's clock."""
+
+    origin: object | None
+    arrived: float
+    inputs: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +32,23 @@ class BatchRecord:
     compute_seconds: float | None
     """None for a batch that failed."""
     failed: int
+    formed: float = 0.0
+    """When the batch was formed and its forward began, on the loop's clock."""
+    ended: float = 0.0
+    attempt: int = 0
+    """How often these inputs were tried before."""
+    entries: Sequence[Entry] = ()
+
+    def shares(self) -> list[Share]:
+        """What each request has in it; worked out when asked for, since few ask."""
+        found: dict[int, Share] = {}
+        for number, tokens, work, _ in self.entries:
+            share = found.get(number)
+            if share is None:
+                share = found[number] = Share(getattr(work.handle, "origin", None), work.arrived)
+            share.inputs += 1
+            share.tokens += tokens
+        return list(found.values())
 
 
 class Observer:
@@ -24,7 +58,7 @@ class Observer:
         """A model is ready."""
 
     def tokenized(self, model: str, seconds: float) -> None:
-        """The inputs of a request were tokenised, waiting for a thread included."""
+        """The inputs of a request were tokenised, waiting for a thread included; called in the request's context."""
 
     def batch(self, record: BatchRecord) -> None:
         """A batch ended."""

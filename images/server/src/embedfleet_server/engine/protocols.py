@@ -75,6 +75,8 @@ class ModelInfo:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     activation: str = "Identity"
+    precision_reason: str = ""
+    """Why it is this precision, in words."""
 
 
 class Model(Protocol):

@@ -2,13 +2,14 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from embedfleet.api.models import Dtype
+from embedfleet_server.models.precision import Hardware
 
 _log = logging.getLogger(__name__)
-_NAMED = {"Float32": torch.float32, "BFloat16": torch.bfloat16, "Float16": torch.float16}
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,8 @@ class Placement:
         return str(self.dtype).removeprefix("torch.")
 
 
-def place(dtype: Dtype, gpu_count: int) -> Placement:
-    """Where and how precisely a model with `dtype` computes in a service with `gpu_count` GPUs."""
-    device = _device(gpu_count)
-    return Placement(device, _auto(device) if dtype == "Auto" else _NAMED[dtype])
-
-
-def _device(gpu_count: int) -> str:
+def device_of(gpu_count: int) -> str:
+    """Torch's name of the device for a service with `gpu_count` GPUs."""
     if gpu_count == 0:
         return "cpu"
     if torch.cuda.is_available():
@@ -39,8 +35,23 @@ def _device(gpu_count: int) -> str:
     return "cpu"
 
 
-def _auto(device: str) -> torch.dtype:
-    """On a CPU float32: whether bfloat16 is faster there depends on AMX, and is much slower without."""
-    if device != "cpu" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
+def hardware(device: str, cpuinfo: Path = _CPUINFO) -> Hardware:
+    """What the device can do, as far as precisions go."""
+    if device != "cpu":
+        return Hardware(capability=torch.cuda.get_device_capability(device))
+    return Hardware(flags=cpu_flags(cpuinfo))
+
+
+def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+    """The processor's features by the kernel's names; none where it does not tell."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    told = [line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))]
+    return frozenset(told[0]) if told else frozenset()
+
+
+def free_bytes(device: str) -> float:
+    """What a CUDA device has left; a CPU has the host's memory, which others know."""
+    return float("inf") if device == "cpu" else float(torch.cuda.mem_get_info(device)[0])

@@ -8,6 +8,8 @@ from typing import Any
 from embedfleet_server.models.problems import ModelProblem
 
 _LENGTH = 8  # bytes of a safetensors file's first field: the length of its JSON header, little-endian
+_FLOAT32 = 4  # bytes
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}  # by safetensors' names
 _LARGEST_HEADER = 100_000_000  # safetensors' own limit
 
 
@@ -34,6 +36,12 @@ def tensor_names(files: Iterable[Path]) -> set[str]:
     return {name for file in files for name in _header(file) if name != "__metadata__"}
 
 
+def float32_bytes(files: Iterable[Path]) -> int:
+    """Size of all tensors of some safetensors files as float32, from their headers."""
+    tensors = [tensor for file in files for name, tensor in _header(file).items() if name != "__metadata__"]
+    return sum(map(_float32_bytes, tensors))
+
+
 def check_whole(file: Path) -> None:
     """`ModelProblem` unless the safetensors file has exactly the bytes that its header promises."""
     ends = [tensor["data_offsets"][1] for name, tensor in _header(file).items() if name != "__metadata__"]
@@ -55,6 +63,12 @@ def _header(file: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or not all(map(_is_tensor, header.items())):
         raise ModelProblem(f"{file} is no safetensors file: its header does not list tensors")
     return header
+
+
+def _float32_bytes(tensor: dict[str, Any]) -> int:
+    begin, end = tensor["data_offsets"]
+    own: int = _FLOAT32 * (end - begin) // _SIZES.get(str(tensor.get("dtype")), _FLOAT32)
+    return own
 
 
 def _is_tensor(entry: tuple[str, Any]) -> bool:

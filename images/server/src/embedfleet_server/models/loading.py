@@ -1,5 +1,6 @@
 """From a manifest's `ModelSpec` to a loaded model."""
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,12 +15,15 @@ from transformers.utils import logging as transformers_logging
 from embedfleet.api.models import ModelSpec, Task
 from embedfleet_server.engine.errors import DeviceLost, ModelLoadFailed
 from embedfleet_server.engine.protocols import Loader, Model
+from embedfleet_server.models import choosing
 from embedfleet_server.models.building import Loaded, build
-from embedfleet_server.models.device import Placement, place
+from embedfleet_server.models.device import Placement, device_of, free_bytes, hardware
 from embedfleet_server.models.digests import mismatches
 from embedfleet_server.models.faults import meaning
-from embedfleet_server.models.files import tensor_names
+from embedfleet_server.models.files import float32_bytes, tensor_names
+from embedfleet_server.models.precision import Times
 from embedfleet_server.models.problems import ModelProblem
+from embedfleet_server.models.reference import read as read_reference
 from embedfleet_server.models.rerank import check_activation
 from embedfleet_server.models.safety import ModuleFiles, check
 from embedfleet_server.models.store import Weights, resolve
@@ -31,17 +35,27 @@ _CLASSES: Mapping[Task, Callable[..., Any]] = {
     "MultiVector": MultiVectorEncoder,
     "Rerank": CrossEncoder,
 }
+_ROOM = 1.5  # of the weights in float32: they, and they in half precision
 # transformers swaps torch's initialisers while it builds a model, for all threads at once.
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def loader(spec: ModelSpec, *, store: Path, offline: bool, gpu_count: int, threads: int | None = None) -> Loader:
+def loader(
+    spec: ModelSpec,
+    *,
+    store: Path,
+    offline: bool,
+    gpu_count: int,
+    threads: int | None = None,
+    room: Callable[[], float] = lambda: math.inf,
+) -> Loader:
     """A function that loads the model of `spec`; whatever goes wrong is `ModelLoadFailed` with the cause.
 
     Only where the process cannot use its device any more it is `DeviceLost`.
 
     `store` is a directory laid out like the Hugging Face cache, asked before the hub; `offline` forbids the hub.
-    `threads` is how many torch computes with on a CPU, for the whole process; unset, torch decides.
+    `threads` is how many torch computes with on a CPU, for the whole process; unset, torch decides. `room` is how many
+    bytes of the host's memory are free: a model in half precision is compared with itself in float32 where that fits.
     """
 
     def load() -> Model:
@@ -50,8 +64,11 @@ def loader(spec: ModelSpec, *, store: Path, offline: bool, gpu_count: int, threa
                 torch.set_num_threads(threads)
             weights = resolve(spec.source, store=store, offline=offline)
             _check_digests(weights, store)
-            task = task_of(weights.directory, spec.task)
-            return build(spec, _load(weights, place(spec.dtype, gpu_count), task), cache=store / ".sha256")
+            making = _Making(spec, weights, task_of(weights.directory, spec.task), device_of(gpu_count), store)
+            around = making.around(room())
+            if spec.dtype == "Auto":
+                return choosing.automatic(making, around)
+            return choosing.named(making, spec.dtype.lower(), around)
         except ModelProblem as problem:
             raise ModelLoadFailed(spec.name, str(problem)) from problem
         except Exception as error:  # whatever torch and its libraries raise, only this model must fail
@@ -70,7 +87,37 @@ def _check_digests(weights: Weights, store: Path) -> None:
         raise ModelProblem(f"{wrong[0]}: it is corrupt; remove {weights.directory} to have it fetched anew")
 
 
-def _load(weights: Weights, placement: Placement, task: Task) -> Loaded:
+class _Making:
+    """Builds one model in one precision or another."""
+
+    def __init__(self, spec: ModelSpec, weights: Weights, task: Task, device: str, store: Path) -> None:
+        self._spec, self._weights, self._task, self._device = spec, weights, task, device
+        self._cache = store / ".sha256"
+        self._widest: tuple[int, int] | None = None
+
+    def __call__(self, precision: str, /) -> Model:
+        """The model in this precision; `ModelProblem` where it cannot be served."""
+        loaded = load_plain(self._weights, Placement(self._device, getattr(torch, precision)), self._task)
+        self._widest = choosing.widest(loaded.transformer.model)
+        return build(self._spec, loaded, cache=self._cache)
+
+    def around(self, room: float) -> choosing.Around:
+        """What the choice of a precision needs to know; `room` in bytes of the host's memory."""
+        reference, whole = read_reference(self._weights.directory), _size(self._weights)
+        has_room = _ROOM * whole <= min(room, free_bytes(self._device))
+        return choosing.Around(hardware(self._device), reference, has_room, self._layer)
+
+    def _layer(self, precision: str) -> tuple[Times, Times] | None:
+        return None if self._widest is None else choosing.layer_times(self._widest, precision)
+
+
+def _size(weights: Weights) -> int:
+    """Bytes of the model's weights in float32."""
+    return float32_bytes(file for module in check(weights.directory) for file in module.weights)
+
+
+def load_plain(weights: Weights, placement: Placement, task: Task) -> Loaded:
+    """The model as sentence-transformers loads it, and nothing of ours; `ModelProblem` where it is not to be."""
     files = check(weights.directory)
     if task == "Rerank":
         check_activation(weights.directory)
