@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import embedfleet as sdk
+from embedfleet.api.local import LocalRecord
 
 QUESTIONS = (
     "parse a date from a string",
@@ -83,7 +84,7 @@ def batch_sizes(service: str | None) -> dict[int, int]:
     """How many batches of each size the server has formed; empty for one that does not run on this machine."""
     sizes: dict[int, int] = {}
     for record in sdk.services():
-        if record.service == service:
+        if isinstance(record, LocalRecord) and record.service == service:
             with urllib.request.urlopen(f"{record.observe_url}/state", timeout=10) as answer:
                 sizes = {int(size): count for size, count in json.load(answer)["batches"]["sizes"].items()}
     return sizes

@@ -1,5 +1,5 @@
-"""Write what follows from the contract (the CRD, the chart's copy, docs/reference.md) and from the
-operator's tables (its roles, part of docs/operations.md).
+"""Write what follows from the contract (the CRD, the chart's copy, docs/reference.md), from the operator's tables
+(its roles, part of docs/operations.md), and from the chart's (values, their schema, part of its README, dashboard).
 
 `python -m tools.generate` writes; with `--check` it writes nothing, names what differs and exits 1.
 """
@@ -12,12 +12,13 @@ import yaml
 
 from embedfleet.api.crd import custom_resource_definition
 from embedfleet_operator import permissions
-from tools import operations, reference
+from tools import chart, dashboard, operations, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 CRD_FILE = "embeddingservices.embedfleet.dev.yaml"
 OPERATIONS = Path("docs/operations.md")
-ROLES = Path("charts/embedfleet/generated/roles.yaml")
+CHART = Path("charts/embedfleet")
+ROLES = CHART / "generated/roles.yaml"
 _ROLES_NOTE = "# Generated from embedfleet_operator.permissions by `make generate`; edit the table there.\n"
 _NOTE = "# Generated from embedfleet.api by `make generate`; edit the types there.\n"
 
@@ -28,10 +29,14 @@ def generated(root: Path = ROOT) -> dict[Path, str]:
     crd = _NOTE + yaml.dump(definition, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
     return {
         Path("crds") / CRD_FILE: crd,
-        Path("charts/embedfleet/crds") / CRD_FILE: crd,
+        CHART / "generated/crds" / CRD_FILE: crd,
         Path("docs/reference.md"): reference.page(definition),
         ROLES: _ROLES_NOTE + yaml.dump_all(permissions.roles(), Dumper=_Dumper, sort_keys=False, width=120),
         OPERATIONS: operations.page(_text(root / OPERATIONS)),
+        CHART / "values.yaml": chart.values(),
+        CHART / "values.schema.json": chart.schema(),
+        CHART / "README.md": chart.readme(_text(root / CHART / "README.md")),
+        CHART / "files/dashboard.json": dashboard.page(),
     }
 
 

@@ -14,28 +14,41 @@ if TYPE_CHECKING:
     from embedfleet import errors
     from embedfleet.api import EmbeddingService
     from embedfleet.client import AsyncService, Service
-    from embedfleet.connection import connect, connect_async, services
+    from embedfleet.connection import connect, connect_async
+    from embedfleet.diagnosis import Diagnosis, doctor
+    from embedfleet.fleet import apply, delete, services
+    from embedfleet.managing import ClusterService
     from embedfleet.version import __version__
 
 __all__ = [
     "AsyncService",
+    "ClusterService",
+    "Diagnosis",
     "EmbeddingService",
     "Service",
     "__version__",
+    "apply",
     "connect",
     "connect_async",
+    "delete",
+    "doctor",
     "errors",
     "services",
 ]
 
 _HOME = {
     "AsyncService": "embedfleet.client",
+    "ClusterService": "embedfleet.managing",
+    "Diagnosis": "embedfleet.diagnosis",
     "EmbeddingService": "embedfleet.api",
     "Service": "embedfleet.client",
     "__version__": "embedfleet.version",
+    "apply": "embedfleet.fleet",
     "connect": "embedfleet.connection",
     "connect_async": "embedfleet.connection",
-    "services": "embedfleet.connection",
+    "delete": "embedfleet.fleet",
+    "doctor": "embedfleet.diagnosis",
+    "services": "embedfleet.fleet",
 }
 
 

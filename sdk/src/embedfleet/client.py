@@ -11,11 +11,15 @@ import numpy as np
 
 from embedfleet import stream
 from embedfleet.attempts import Attempts, Timing
+from embedfleet.card import service_card
 from embedfleet.errors import ClientClosed, TimedOut
+from embedfleet.explained import Journey
 from embedfleet.gate import Gate, Place
+from embedfleet.managing import AsyncManaging, Managing
 from embedfleet.portal import Caller, Portal, portal
 from embedfleet.progress import Done, Progress, reporter
 from embedfleet.transport import Answered, AttemptFailed, Transport
+from embedfleet.way import Way
 from embedfleet.wire import InputType, ModelCard, Options, Rows, Vectors, request_body
 
 T = TypeVar("T")
@@ -33,21 +37,31 @@ class ServiceInfo:
     models: tuple[ModelCard, ...]
 
 
-class AsyncService:
+class AsyncService(AsyncManaging):
     """A service, for `async` code; belongs to the event loop of its first use. `connect_async` makes one.
 
     Any number of calls may run at once: they share the connections and one limit of requests in flight.
     """
 
     def __init__(
-        self, url: str, *, api_key: str | None = None, model: str | None = None, timing: Timing | None = None
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timing: Timing | None = None,
+        way: Way | None = None,
+        journey: Journey | None = None,
     ) -> None:
         self.url = url
         self.model = model
-        self._transport = Transport(url, api_key)
-        self._gate = Gate()
+        self.route = journey or Journey()
+        self._transport = Transport(url, api_key, way)
+        self._gate = Gate(most=way.most_requests if way is not None else None)
         self._attempts = Attempts(url, self._gate, timing or Timing())
         self._cards: tuple[ModelCard, ...] | None = None
+        if self.route.cards:
+            self._remember(self.route.cards)
 
     async def embed(
         self,
@@ -109,8 +123,7 @@ class AsyncService:
     @property
     def info(self) -> ServiceInfo:
         """What is known since the last `models()`; `connect_async` asks once."""
-        cards = self._cards or ()
-        return ServiceInfo(cards[0].service if cards else None, self.url, cards)
+        return _info(self.url, self._cards or ())
 
     async def verify(self, seconds: float) -> tuple[ModelCard, ...]:
         """The models, asked for once and within `seconds`; `ServiceUnavailable` or `ProtocolError` otherwise."""
@@ -130,7 +143,10 @@ class AsyncService:
         await self.close()
 
     def __repr__(self) -> str:
-        return _shown("AsyncService", self.info, self.model)
+        return _shown("AsyncService", self)
+
+    def _repr_html_(self) -> str:
+        return service_card(self.info.name, self.info.models, self.route, self.url)
 
     def _remember(self, cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
         self._cards = cards
@@ -218,18 +234,28 @@ class AsyncService:
         return len(await self._one("a", options))
 
 
-class Service:
+class Service(Managing):
     """A service, for notebooks and scripts. `connect` makes one; safe to use from many threads and after a fork.
 
     Ctrl-C during a call cancels its requests and leaves the service usable.
     """
 
     def __init__(
-        self, url: str, *, api_key: str | None = None, model: str | None = None, timing: Timing | None = None
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timing: Timing | None = None,
+        way: Way | None = None,
+        journey: Journey | None = None,
     ) -> None:
         self.url = url
         self.model = model
-        self._make: Callable[[], AsyncService] = lambda: AsyncService(url, api_key=api_key, model=model, timing=timing)
+        self.route = route = journey or Journey()
+        self._make: Callable[[], AsyncService] = lambda: AsyncService(
+            url, api_key=api_key, model=model, timing=timing, way=way, journey=route
+        )
         self._cores: dict[Portal, AsyncService] = {}
         self._closed = False
 
@@ -294,7 +320,7 @@ class Service:
     def info(self) -> ServiceInfo:
         """What is known since the last `models()`; `connect` asks once."""
         known = [core.info for core in self._cores.values() if core.info.models]
-        return known[-1] if known else ServiceInfo(None, self.url, ())
+        return known[-1] if known else _info(self.url, self.route.cards)
 
     def close(self) -> None:
         """Close the connections; calls under way in other threads fail."""
@@ -309,7 +335,10 @@ class Service:
         self.close()
 
     def __repr__(self) -> str:
-        return _shown("Service", self.info, self.model)
+        return _shown("Service", self)
+
+    def _repr_html_(self) -> str:
+        return service_card(self.info.name, self.info.models, self.route, self.url)
 
     def _run(self, work: Callable[[AsyncService, Caller], Coroutine[Any, Any, T]]) -> T:
         door = portal()
@@ -339,12 +368,18 @@ async def _here(work: Callable[[], T]) -> T:
     return work()
 
 
+def _info(url: str, cards: tuple[ModelCard, ...]) -> ServiceInfo:
+    return ServiceInfo(cards[0].service if cards else None, url, cards)
+
+
 def _total(texts: object) -> int | None:
     return 1 if isinstance(texts, str) else stream.length(texts)
 
 
-def _shown(kind: str, info: ServiceInfo, model: str | None) -> str:
-    name = repr(info.name or "?")
+def _shown(kind: str, service: AsyncService | Service) -> str:
+    info, model = service.info, service.model
     chosen = f", model={model!r}" if model else ""
-    models = ", ".join(card.name for card in info.models)
-    return f"<{kind} {name} at {info.url}{chosen}{f'; models: {models}' if models else ''}>"
+    models = ", ".join(each.name for each in info.models)
+    taken = service.route.taken
+    by = f" by {taken.route}" if taken is not None else ""
+    return f"<{kind} {info.name or '?'!r} at {info.url}{by}{chosen}{f'; models: {models}' if models else ''}>"

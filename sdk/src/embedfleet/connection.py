@@ -3,67 +3,128 @@
 Not `connect.py`: a submodule of that name would take the place of the function `embedfleet.connect` once imported.
 """
 
-from embedfleet import environment, routes
-from embedfleet.api.local import LocalRecord, read_records
-from embedfleet.client import AsyncService, Service
-from embedfleet.errors import EmbedfleetError
+import os
+from contextlib import aclosing
+from pathlib import Path
 
-VERIFY_SECONDS = 5.0
-"""A server answers `/v1/models` from memory; a network between costs well under this."""
+from embedfleet.client import AsyncService, Service
+from embedfleet.errors import (
+    EmbedfleetError,
+    Forbidden,
+    NoCluster,
+    RequestRejected,
+    ServiceNotFound,
+    ServiceUnavailable,
+)
+from embedfleet.explained import Journey, Reached, Tried
+from embedfleet.portal import portal
+from embedfleet.walk import BY_API_SERVER, INGRESS, Wanted, walk
 
 
 def connect(
-    name: str | None = None, *, url: str | None = None, api_key: str | None = None, model: str | None = None
+    name: str | None = None,
+    *,
+    namespace: str | None = None,
+    context: str | None = None,
+    url: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
 ) -> Service:
     """A client of the service `name`, or of the one service that has a model of that name.
 
+    Looked for at: `url` or EMBEDFLEET_URL; on this machine; then, in a cluster, by its DNS, its Ingress, the API
+    server's service proxy, port-forward. The client tells which it uses and why not the ones before (`service.route`).
+
     Args:
-        name: a service, else a model of exactly one; None: the only service that runs here.
+        name: a service, else a model of exactly one; None: the only service that runs here, or in the namespace.
+        namespace: of the service in a cluster (also EMBEDFLEET_NAMESPACE). None: the context's first, then all.
+        context: of the kubeconfig. None: its current one.
         url: its address, instead of looking for it (also EMBEDFLEET_URL).
-        api_key: sent as Bearer token (also EMBEDFLEET_API_KEY).
+        api_key: the service's key (also EMBEDFLEET_API_KEY).
         model: default model of the client's calls.
+        ca: a PEM file of the certificates to trust instead of the system's (also EMBEDFLEET_CA_FILE).
 
     Raises:
-        ServiceNotFound: nothing of that name; says what exists and where it looked.
-        ServiceUnavailable: found, and does not answer.
+        ServiceNotFound: nothing of that name; says what exists and where it looked. AmbiguousName: several.
+        ServiceUnavailable: found, and not reached; says why not on each route.
+        ClusterError: the kubeconfig, the login, a missing permission.
         ProtocolError: what answers is no embedfleet server.
     """
-    route, key = _route(name, url, api_key)
-    service = Service(route.url, api_key=key, model=model or route.model)
-    try:
-        cards = service.verify(VERIFY_SECONDS)
-        chosen = routes.choose_model(route, name, model or route.model, cards)
-    except EmbedfleetError as error:
-        service.close()
-        error.add_note(f"The address came from {route.origin}.")
-        raise
-    service.model = chosen
-    return service
+    wanted = Wanted(name, namespace, context, url, api_key, model, Path(ca) if ca else None)
+    journey = portal().run(lambda _: find_way(wanted))
+    reached = arrived(journey, name)
+    return Service(reached.way.url, model=reached.model, way=reached.way, journey=journey)
 
 
 async def connect_async(
-    name: str | None = None, *, url: str | None = None, api_key: str | None = None, model: str | None = None
+    name: str | None = None,
+    *,
+    namespace: str | None = None,
+    context: str | None = None,
+    url: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
 ) -> AsyncService:
     """The twin of `connect` for `async` code."""
-    route, key = _route(name, url, api_key)
-    service = AsyncService(route.url, api_key=key, model=model or route.model)
-    try:
-        cards = await service.verify(VERIFY_SECONDS)
-        service.model = routes.choose_model(route, name, model or route.model, cards)
-    except BaseException as error:
-        await service.close()
-        if isinstance(error, EmbedfleetError):
-            error.add_note(f"The address came from {route.origin}.")
-        raise
-    return service
+    wanted = Wanted(name, namespace, context, url, api_key, model, Path(ca) if ca else None)
+    journey = await find_way(wanted)
+    reached = arrived(journey, name)
+    return AsyncService(reached.way.url, model=reached.model, way=reached.way, journey=journey)
 
 
-def services() -> list[LocalRecord]:
-    """The services that run on this machine, by name."""
-    return read_records(environment.read().records)
+async def find_way(wanted: Wanted) -> Journey:
+    """The routes up to the first that leads there, or to one that says that none can."""
+    tried: list[Tried] = []
+    async with aclosing(walk(wanted)) as steps:
+        async for step in steps:
+            tried.append(step)
+            if step.reached is not None or _is_final(step):
+                break
+    return Journey(tuple(tried))
 
 
-def _route(name: str | None, url: str | None, api_key: str | None) -> tuple[routes.Route, str | None]:
-    around = environment.read()
-    records = [] if url or around.url else read_records(around.records)
-    return routes.find(name, url, around, records), api_key or around.api_key
+def arrived(journey: Journey, name: str | None = None) -> Reached:
+    """Where the journey ended; raises why it did not arrive."""
+    if journey.taken is not None and journey.taken.reached is not None:
+        return journey.taken.reached
+    error = failure(journey, name)
+    last = [one.error for one in journey.tried if one.error is not None and one.error is not error]
+    raise error from (error.__cause__ or (last[-1] if last else None))
+
+
+def failure(journey: Journey, name: str | None) -> EmbedfleetError:
+    """One error for a journey that did not arrive: of the one route there was, or what each route says."""
+    failed = [one for one in journey.tried if one.error is not None]
+    met, others = [one for one in failed if one.met], [one for one in failed if not one.met]
+    whereabouts = [one for one in others if isinstance(one.error, ServiceNotFound | NoCluster)]
+    if not met:
+        told = [one.error for one in others if one not in whereabouts]
+        return told[-1] if told and told[-1] is not None else _not_found(whereabouts)
+    if len(met) == 1 and met[0].error is not None and others == whereabouts:
+        return met[0].error
+    return _unreached(name, [one for one in failed if one not in whereabouts])
+
+
+def _not_found(tried: list[Tried]) -> EmbedfleetError:
+    errors = [one.error for one in tried if one.error is not None]
+    if len(errors) == 1:
+        return errors[0]
+    looked = [place for error in errors for place in (error.looked if isinstance(error, ServiceNotFound) else ())]
+    found = [service for error in errors for service in (error.found if isinstance(error, ServiceNotFound) else ())]
+    return ServiceNotFound("; ".join(str(error) for error in errors), looked, found)
+
+
+def _unreached(name: str | None, tried: list[Tried]) -> EmbedfleetError:
+    lines = [f"no way leads to {'a service' if name is None else repr(name)}:"]
+    for one in tried:
+        lines += [f"  {one}", *(f"    {line}" for line in one.remedy.splitlines())]
+    text = "\n".join([*lines, f"`embedfleet doctor{f' {name}' if name else ''}` walks every route"])
+    rules = [one.error.rule for one in tried if isinstance(one.error, Forbidden)]
+    return Forbidden(text, rules[0]) if len(rules) == len(tried) else ServiceUnavailable(text)
+
+
+def _is_final(step: Tried) -> bool:
+    """Whether the service itself has refused us, as it would on any route; an Ingress may have a guard of its own."""
+    return isinstance(step.error, RequestRejected) and step.error.code != BY_API_SERVER and step.route != INGRESS

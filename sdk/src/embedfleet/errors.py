@@ -9,6 +9,13 @@ EmbedfleetError
 │   └── AmbiguousName    several have a model of that name
 ├── ServiceUnavailable   the server's or the network's: no answer in spite of retries
 │   └── Refused          the server said "not now" for longer than the client is patient; nothing was accepted
+├── ClusterError         about the cluster, not the service
+│   ├── NoCluster            no kubeconfig and no pod, or a kubeconfig that cannot be used
+│   ├── ClusterUnavailable   the API server does not answer (a ServiceUnavailable too)
+│   ├── LoginFailed          the API server does not know us: expired, refused, or the login plug-in failed
+│   ├── Forbidden            it knows us and does not allow it; `rule` is what a role must have
+│   └── ClusterRefused       it refuses the request or the object
+│       └── ObjectMissing        there is no such object
 ├── TimedOut             the `timeout` given to the call passed
 ├── ServerFailed         the server's: the work was accepted, then failed
 ├── ProtocolError        what answered is no embedfleet server, or an answer of it is broken
@@ -29,10 +36,17 @@ __all__ = [
     "AmbiguousName",
     "BadInput",
     "ClientClosed",
+    "ClusterError",
+    "ClusterRefused",
+    "ClusterUnavailable",
     "EmbedfleetError",
+    "Forbidden",
     "InputError",
+    "LoginFailed",
     "ManifestInvalid",
     "ModelNotFound",
+    "NoCluster",
+    "ObjectMissing",
     "ProtocolError",
     "Refused",
     "RequestRejected",
@@ -134,6 +148,45 @@ class Refused(ServiceUnavailable):
         super().__init__(message)
         self.code = code
         self.retry_after = retry_after
+
+
+class ClusterError(EmbedfleetError):
+    """About the cluster rather than the service."""
+
+
+class NoCluster(ClusterError, LookupError):
+    """No cluster is configured here, or its configuration cannot be used."""
+
+
+class ClusterUnavailable(ClusterError, ServiceUnavailable):
+    """The API server does not answer, or what answers is none."""
+
+
+class LoginFailed(ClusterError, PermissionError):
+    """The API server does not take our credentials, or the login plug-in gave none."""
+
+
+class Forbidden(ClusterError, PermissionError):
+    """The API server does not allow it; `rule` is the YAML of a Role's rule that would."""
+
+    def __init__(self, message: str, rule: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class ClusterRefused(ClusterError, ValueError):
+    """The API server refuses the request, or the object that it carries, with HTTP `status`."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ObjectMissing(ClusterRefused, LookupError):
+    """There is no such object."""
+
+    def __init__(self, message: str, status: int = 404) -> None:
+        super().__init__(message, status)
 
 
 class TimedOut(EmbedfleetError, TimeoutError):

@@ -29,14 +29,15 @@ class _Waiter:
 
 
 class Gate:
-    """At most `limit` requests and `room` inputs in flight; first come, first served.
+    """At most `limit` requests and `room` inputs in flight; first come, first served; `most` caps the limit.
 
     The limit rises by one for each `limit` answers and halves when the server refuses, once per congestion.
     """
 
-    def __init__(self, limit: int = FIRST_LIMIT, room: int | None = None) -> None:
+    def __init__(self, limit: int = FIRST_LIMIT, room: int | None = None, most: int | None = None) -> None:
         self.limit = float(limit)
         self.room = room
+        self.most = HIGHEST_LIMIT if most is None else most
         self.requests = 0
         self.inputs = 0
         self.last_answer: float | None = None
@@ -60,7 +61,7 @@ class Gate:
         """A request was answered at `now` after so long in the server's queue."""
         self.last_answer = now
         if queue_seconds < LONG_QUEUE_SECONDS:
-            self.limit = min(HIGHEST_LIMIT, self.limit + 1 / self.limit)
+            self.limit = min(self.most, self.limit + 1 / self.limit)
         self._admit()
 
     def refused(self, place: Place) -> None:

@@ -7,8 +7,10 @@ what only its own thread may: read the caller's iterable, draw progress.
 
 import asyncio
 import atexit
+import contextvars
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -21,6 +23,23 @@ _SLICE_SECONDS = 0.1
 _CANCEL_SECONDS = 5.0
 
 Job = Callable[[], None]
+
+
+_calling: contextvars.ContextVar["Caller | None"] = contextvars.ContextVar("calling", default=None)
+
+
+def tell_user(text: str) -> None:
+    """Write `text` to standard error, from the thread that waits: Jupyter shows it then under the cell that runs."""
+
+    def write() -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    caller = _calling.get()
+    if caller is None:
+        write()
+    else:
+        caller.tell(write)
 
 
 class Caller:
@@ -128,7 +147,9 @@ class Portal:
     def _start(
         self, make: Callable[[Caller], Coroutine[Any, Any, T]], caller: Caller, tasks: list[asyncio.Task[T]]
     ) -> None:
-        task = self._loop.create_task(make(caller))
+        context = contextvars.copy_context()
+        context.run(_calling.set, caller)
+        task = self._loop.create_task(make(caller), context=context)
         tasks.append(task)
         task.add_done_callback(lambda _: caller.finish())
 

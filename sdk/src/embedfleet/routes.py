@@ -21,10 +21,18 @@ class Route:
 
 def find(name: str | None, url: str | None, environment: Environment, records: Sequence[LocalRecord]) -> Route:
     """The first of: the address given, EMBEDFLEET_URL, a local service of that name, the one local model of it."""
+    return explicit(url, environment) if url or environment.url else local(name, environment, records)
+
+
+def explicit(url: str | None, environment: Environment) -> Route:
+    """The address given, else EMBEDFLEET_URL; one of them is set."""
     if url:
         return Route(base_url(url), "the url given")
-    if environment.url:
-        return Route(base_url(environment.url), "EMBEDFLEET_URL")
+    return Route(base_url(environment.url or ""), "EMBEDFLEET_URL")
+
+
+def local(name: str | None, environment: Environment, records: Sequence[LocalRecord]) -> Route:
+    """A service on this machine, or the one model of that name here. Raises `ServiceNotFound`, `AmbiguousName`."""
     looked = f"services running on this machine ({environment.records})"
     return _only(records, looked) if name is None else _named(name, records, looked)
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from embedfleet.errors import ClientClosed, ProtocolError, ServiceUnavailable
 from embedfleet.retry import Kind
+from embedfleet.way import Abandonable, Direct, Way
 from embedfleet.wire import JSON, NPY, Failure, ModelCard, Rows, RowsReader, excerpt, read_failure, read_models
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 10
 SILENCE_SECONDS = 300
@@ -45,16 +48,32 @@ class Answered:
 class Transport:
     """The connections to one server; belongs to the event loop of its first use."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, api_key: str | None, way: Way | None = None) -> None:
         self.url = url
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._way: Way = way or Direct(url, api_key)
         self._session: aiohttp.ClientSession | None = None
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
 
     async def post(self, body: bytes, count: int, place: Callable[[int], Rows]) -> Answered:
         """One attempt at the vectors of `count` texts, written into `place(d)`; `AttemptFailed` when there are none."""
-        headers = {"Content-Type": JSON, "Accept": NPY}
+        return await self._let_in(lambda: self._post(body, count, place))
+
+    async def models(self, seconds: float | None = None) -> tuple[ModelCard, ...]:
+        """One attempt at the service's models, within `seconds`."""
+        return await self._let_in(lambda: self._models(seconds))
+
+    async def _let_in(self, once: Callable[[], Awaitable[T]]) -> T:
+        """`once()`, again with new credentials when what stands before the server no longer takes the old ones."""
+        try:
+            return await once()
+        except AttemptFailed as failed:
+            if not _unknown_on_the_way(failed.failure) or not await self._way.renew():
+                raise
+        return await once()
+
+    async def _post(self, body: bytes, count: int, place: Callable[[int], Rows]) -> Answered:
+        headers = {"Content-Type": JSON, "Accept": NPY, **await self._way.headers()}
         try:
             async with self._open().post(
                 f"{self.url}/v1/embeddings", data=body, headers=headers, allow_redirects=False
@@ -68,11 +87,13 @@ class Transport:
         except _UNREACHABLE as error:
             raise AttemptFailed(None, _why(error)) from error
 
-    async def models(self, seconds: float | None = None) -> tuple[ModelCard, ...]:
-        """One attempt at the service's models, within `seconds`."""
+    async def _models(self, seconds: float | None) -> tuple[ModelCard, ...]:
+        headers = await self._way.headers()
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
-            async with self._open().get(f"{self.url}/v1/models", timeout=limit, allow_redirects=False) as answer:
+            async with self._open().get(
+                f"{self.url}/v1/models", headers=headers, timeout=limit, allow_redirects=False
+            ) as answer:
                 if answer.status != 200:
                     raise AttemptFailed(await _failure(answer), f"HTTP {answer.status}")
                 return read_models(await answer.read(), self.url)
@@ -96,6 +117,8 @@ class Transport:
         if connector is not None:
             # Its finalizer would take the parent's sockets out of the selector that parent and child share.
             connector._closed = True
+            if isinstance(connector, Abandonable):
+                connector.abandon()
 
     async def _read(self, answer: aiohttp.ClientResponse, reader: RowsReader) -> None:
         if answer.content_type != NPY:
@@ -112,8 +135,8 @@ class Transport:
         here = (os.getpid(), asyncio.get_running_loop())
         if self._session is None:
             limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
-            connector = aiohttp.TCPConnector(limit=0)  # the gate bounds what is in flight
-            self._session = aiohttp.ClientSession(connector=connector, timeout=limits, headers=self._headers)
+            connector = self._way.connector()  # without limit: the gate bounds what is in flight
+            self._session = aiohttp.ClientSession(connector=connector, timeout=limits, proxy=self._way.proxy)
             self._home = here
         if self._home != here:
             raise ClientClosed("an AsyncService belongs to the event loop of its first use; connect again in this one")
@@ -125,6 +148,11 @@ async def _failure(answer: aiohttp.ClientResponse) -> Failure:
         where = answer.headers.get("Location", "nowhere")
         return Failure(answer.status, f"a redirect to {where}; connect to that address if it is the right one")
     return read_failure(answer.status, answer.headers, await answer.content.read(_LONGEST_ERROR))
+
+
+def _unknown_on_the_way(failure: Failure | None) -> bool:
+    """Whether somebody other than the server itself asks for credentials."""
+    return failure is not None and failure.status == 401 and failure.code is None
 
 
 def _answered(headers: Mapping[str, Any]) -> Answered:

@@ -87,6 +87,8 @@ class Failure:
     accepted: bool | None = None
     retry_after: float | None = None
     errors: tuple[InputError, ...] = ()
+    by: str | None = None
+    """Who answered in the server's stead: `the API server`."""
 
     @property
     def kind(self) -> Kind:
@@ -202,6 +204,8 @@ def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def read_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """The error answer, whoever gave it; one that is not in the wire's shape has no code."""
     retry_after = _retry_after(headers)
+    if (told := _of_kubernetes(body)) is not None:
+        return Failure(status, f"HTTP {status}: {told}", retry_after=retry_after, by="the API server")
     try:
         error = json.loads(body)["error"]
         code, accepted = error.get("code"), error.get("accepted")
@@ -211,6 +215,17 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failur
         return Failure(status, str(error["message"]), code, accepted, retry_after, errors)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Failure(status, f"HTTP {status}: {excerpt(body)}", retry_after=retry_after)
+
+
+def _of_kubernetes(body: bytes) -> str | None:
+    """The words of a Kubernetes `Status`, by which the API server answers where its proxy gets no further."""
+    if b'"Status"' not in body[:_LONGEST_HEADER]:
+        return None
+    try:
+        tree = json.loads(body)
+        return str(tree["message"]) if tree.get("kind") == "Status" else None
+    except (ValueError, KeyError, AttributeError):
+        return None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -249,6 +264,8 @@ def _rejection(failure: Failure, url: str) -> EmbedfleetError:
         return ModelNotFound(failure.message)
     if failure.code:
         return RequestRejected(failure.message, failure.code, failure.status)
+    if failure.by is not None:
+        return RequestRejected(f"{url}: {failure.by} answers {failure.message}", "forbidden", failure.status)
     if failure.status in (401, 403):
         return RequestRejected(f"{url} refuses this api_key, or asks for one", "unauthorized", failure.status)
     return ProtocolError(f"{url} does not answer like an embedfleet server: {failure.message}")

@@ -70,6 +70,14 @@ def test_the_limit_rises_by_one_for_each_window_of_answers() -> None:
     assert gate.limit == HIGHEST_LIMIT
 
 
+def test_a_cap_is_never_passed() -> None:
+    """However well the server takes it: a way that others share has a limit of its own."""
+    gate = Gate(most=5)
+    for second in range(1000):
+        gate.answered(float(second))
+    assert gate.limit == 5
+
+
 def test_a_long_queue_at_the_server_keeps_the_limit() -> None:
     """More in flight would only wait longer there."""
     gate = Gate()

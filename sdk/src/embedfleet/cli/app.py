@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from embedfleet.cli.cluster_commands import Context, Namespace, register
 from embedfleet.cli.reported import reported
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ class Format(enum.StrEnum):
 
     table = "table"
     json = "json"
+    yaml = "yaml"
 
 
 Manifest = Annotated[Path, typer.Option("--file", "-f", help="The manifest.", show_default=False)]
@@ -79,6 +81,8 @@ def embed(
     model: Model = None,
     input_type: Purpose = None,
     url: Url = None,
+    namespace: Namespace = None,
+    context: Context = None,
     output: Output = None,
 ) -> None:
     """Embed each line of standard input; the vectors go out as one .npy file, float32, a row for each line."""
@@ -86,17 +90,22 @@ def embed(
 
     purpose: dict[InputType | None, Literal["query", "document"] | None]
     purpose = {None: None, InputType.query: "query", InputType.document: "document"}
-    embed_lines(Wanted(service, url, model, purpose[input_type]), output)
+    embed_lines(Wanted(service, url, model, purpose[input_type], namespace, context), output)
 
 
 @app.command()
 @reported
-def get(output: As = Format.table) -> None:
-    """List the services that run on this machine."""
-    from embedfleet.cli.listing import as_json, as_table, running
+def get(
+    name: Annotated[str | None, typer.Argument(help="One service.  [default: all]", show_default=False)] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    output: As = Format.table,
+) -> None:
+    """List the services that run on this machine and those of the cluster, where there is a kubeconfig."""
+    from embedfleet.cli.getting import listed
+    from embedfleet.cli.target import Target
 
-    found = running()
-    print(as_json(found) if output is Format.json else as_table(found))
+    print(listed(Target(name, namespace, context), output.value))
 
 
 @app.command()
@@ -120,33 +129,43 @@ def version() -> None:
 
 
 Service = Annotated[str, typer.Argument(help="The service; it must run on this machine.", show_default=False)]
+Anywhere = Annotated[str, typer.Argument(help="The service: on this machine, else in the cluster.", show_default=False)]
 OneModel = Annotated[str | None, typer.Option(help="This model alone.  [default: all of the service]")]
 
 
 @app.command()
 @reported
-def pause(service: Service, model: OneModel = None) -> None:
+def pause(service: Anywhere, model: OneModel = None, namespace: Namespace = None, context: Context = None) -> None:
     """Start no further batches; queued work stays, new work is admitted up to the bound."""
-    _control(service, "pause", {} if model is None else {"model": model})
+    _control_or_patch(service, "pause", model, namespace, context)
 
 
 @app.command()
 @reported
-def resume(service: Service, model: OneModel = None) -> None:
+def resume(service: Anywhere, model: OneModel = None, namespace: Namespace = None, context: Context = None) -> None:
     """Go on after a pause, oldest first."""
-    _control(service, "resume", {} if model is None else {"model": model})
+    _control_or_patch(service, "resume", model, namespace, context)
 
 
 @app.command(name="set")
 @reported
 def set_values(
-    service: Service,
+    service: Anywhere,
     values: Annotated[list[str], typer.Argument(help="Fields of spec.batching, as in maxBatchSize=64.")],
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
-    """Override batching values of a running server, until `unset` or its end."""
-    from embedfleet.cli.controlling import assignments
+    """Override batching values of a running server, until `unset` or its end; in a cluster, change the manifest's."""
+    from embedfleet.cli.controlling import assignments, is_meant_here
+    from embedfleet.cli.target import Target
 
-    _control(service, "set", assignments(values))
+    target = Target(service, namespace, context)
+    if is_meant_here(target):
+        _control(service, "set", assignments(values))
+        return
+    from embedfleet.cli.cluster import set_batching
+
+    print(set_batching(target, assignments(values)))
 
 
 @app.command()
@@ -163,10 +182,25 @@ def stats(service: Service, output: As = Format.table) -> None:
     _control(service, "stats", None, output)
 
 
-def _control(service: str, path: str, values: dict[str, Any] | None, output: Format = Format.table) -> None:
-    import json
+def _control_or_patch(service: str, path: str, model: str | None, namespace: str | None, context: str | None) -> None:
+    from embedfleet.cli.controlling import is_meant_here
+    from embedfleet.cli.target import Target
 
+    target = Target(service, namespace, context)
+    if is_meant_here(target):
+        _control(service, path, {} if model is None else {"model": model})
+        return
+    from embedfleet.cli.cluster import set_paused
+
+    print(set_paused(target, model, paused=path == "pause"))
+
+
+def _control(service: str, path: str, values: dict[str, Any] | None, output: Format = Format.table) -> None:
     from embedfleet.cli.controlling import command, shown
+    from embedfleet.cli.printing import text_of
 
     state = command(service, path, values)
-    print(json.dumps(state, indent=2) if output is Format.json else shown(state))
+    print(shown(state) if output is Format.table else text_of(state, output.value))
+
+
+register(app)

@@ -8,6 +8,7 @@ from http.client import HTTPConnection
 from typing import Any
 
 from embedfleet.api.local import LocalRecord, read_records, runtime_directory
+from embedfleet.cli.target import Target
 from embedfleet.errors import BadInput, ServiceNotFound, ServiceUnavailable
 
 _ANSWER_SECONDS = 5.0  # the socket answers from the event loop, which nothing holds up for long
@@ -38,6 +39,14 @@ def assignments(given: Sequence[str]) -> dict[str, Any]:
     if wrong:
         raise BadInput(f"{wrong[0]!r} must be FIELD=VALUE, as in maxBatchSize=64")
     return {name: _value(value) for name, _, value in pairs}
+
+
+def is_meant_here(target: Target) -> bool:
+    """Whether a service of this machine is meant: one of the name runs here, or there is no cluster to have it."""
+    if target.is_in_a_cluster:
+        return False
+    runs = any(record.service == target.name for record in read_records(runtime_directory(os.environ)))
+    return runs or not target.may_be_in_a_cluster
 
 
 def shown(state: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ class Wanted:
     url: str | None
     model: str | None
     input_type: Literal["query", "document"] | None
+    namespace: str | None = None
+    context: str | None = None
 
 
 def embed_lines(wanted: Wanted, output: Path | None) -> None:
@@ -43,7 +45,8 @@ def _embed(wanted: Wanted, given: BinaryIO, out: BinaryIO) -> None:
     from embedfleet import connect
     from embedfleet.cli import npy
 
-    with connect(wanted.service, url=wanted.url, model=wanted.model) as service:
+    where = {"namespace": wanted.namespace, "context": wanted.context}
+    with connect(wanted.service, url=wanted.url, model=wanted.model, **where) as service:
         try:
             rows = npy.write(out, service.embed_stream(lines(given), input_type=wanted.input_type))
         except BadInput as error:

@@ -10,6 +10,7 @@ from http.client import HTTPException
 from typing import Any
 
 from embedfleet.api.local import LocalRecord, read_records, runtime_directory
+from embedfleet.cli.printing import table, text_of
 
 ANSWER_SECONDS = 1.0
 """Longest wait for an observation port. It answers while its server is busy, so silence says something."""
@@ -38,16 +39,17 @@ def as_table(found: Sequence[Running]) -> str:
     """A line for each service, under a heading; models that are not ready say how they are."""
     if not found:
         return f"no service runs here (looked in {runtime_directory(os.environ)})"
-    rows = [_COLUMNS, *(_cells(service) for service in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return table([_COLUMNS, *(_cells(service) for service in found)])
 
 
 def as_json(found: Sequence[Running]) -> str:
     """A list of objects: the record's fields and `state`; each model with its `state`, null where it is not known."""
-    return json.dumps([_plain(service) for service in found], indent=2, ensure_ascii=False)
+    return text_of(plain(found), "json")
+
+
+def plain(found: Sequence[Running]) -> list[dict[str, Any]]:
+    """The same as plain values."""
+    return [_plain(service) for service in found]
 
 
 def _plain(service: Running) -> dict[str, Any]:
@@ -57,11 +59,12 @@ def _plain(service: Running) -> dict[str, Any]:
 
 def _cells(service: Running) -> tuple[str, ...]:
     record = service.record
-    models = ", ".join(_model(name, service.models.get(name, "Ready")) for name in record.models)
+    models = ", ".join(model(name, service.models.get(name, "Ready")) for name in record.models)
     return record.service, service.state, record.url, str(record.pid), models
 
 
-def _model(name: str, state: str) -> str:
+def model(name: str, state: str) -> str:
+    """A model's name, and how it is unless it is ready."""
     return name if state == "Ready" else f"{name} ({state.lower()})"
 
 
