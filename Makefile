@@ -8,7 +8,7 @@ NODES ?= 1
 HOLLOW ?= 0
 bin := .venv/bin
 
-.PHONY: help setup demo serve check test soak bench mutants cluster cluster-down generate requirements lock clean
+.PHONY: help setup demo serve check test soak bench mutants cluster cluster-down images generate requirements lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,6 +51,9 @@ cluster: setup ## A real Kubernetes to try things on until `make cluster-down` (
 
 cluster-down: setup ## End it and remove all of it
 	@$(bin)/python -m tests.cluster down $(CLUSTER)
+
+images: setup ## The container images, in your cache (ARGS="--variant cuda --output DIR server"; ARGS=--help)
+	@$(bin)/python -m tools.images $(ARGS)
 
 generate: setup ## Write the CRD, the chart's copy and docs/reference.md from embedfleet.api
 	$(bin)/python -m tools.generate

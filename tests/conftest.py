@@ -8,8 +8,8 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.clusters"]
-"""The fixtures of real Kubernetes clusters are the same for all folders, so that each size is started once."""
+pytest_plugins = ["tests.support.clusters", "tests.support.images"]
+"""The fixtures of real Kubernetes clusters and images are the same for all folders, so that each is made once."""
 
 # Derandomised: a failure is the same on every machine and on the next run. No deadline: a busy machine is no bug.
 settings.register_profile("same-every-time", derandomize=True, deadline=None)

@@ -41,6 +41,7 @@ class Cluster:
         hollow: nodes that kwok pretends, named hollow1 and on, each of 8 GPUs.
         directory: where its files are to lie; must not exist yet. A new temporary one by default.
         tied: it ends with this process; else it runs until `down.stop(directory)`.
+        store: images that the nodes have from the start, as `store.make` unpacked them.
         say: is told of what is up, with the seconds since the start.
     """
 
@@ -51,10 +52,11 @@ class Cluster:
         *,
         directory: Path | None = None,
         tied: bool = True,
+        store: Path | None = None,
         say: Say = lambda _: None,
     ) -> None:
         where = directory or Path(tempfile.gettempdir()) / f"embedfleet-cluster-{secrets.token_hex(4)}"
-        self._plan = Plan(where.resolve(), Path(), nodes, hollow, tied)
+        self._plan = Plan(where.resolve(), Path(), nodes, hollow, tied, store)
         self._say = say
         self._keeper: subprocess.Popen[str] | None = None
 

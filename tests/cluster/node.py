@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.cluster import store
 from tests.cluster.addresses import CONTROL_PLANE, PODS, node_address, pods_of
 from tests.cluster.errors import StartFailed
 from tests.cluster.images import PAUSE
@@ -21,6 +22,8 @@ def start_runtime(plan: Plan, index: int, processes: Processes) -> None:
     plugins = _folder(folder / "network")
     _write(plugins / "10-bridge.conflist", _network(folder, index))
     (folder / "containerd.toml").write_text(_containerd(plan, index, plugins), encoding="utf-8")
+    if plan.store:
+        store.begin_with(plan.store, folder / "containerd")
     processes.start(f"containerd{index}", "containerd", "--config", folder / "containerd.toml")
 
 

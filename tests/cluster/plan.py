@@ -23,6 +23,7 @@ class Plan:
         nodes: whole nodes, 0 for the control plane alone.
         hollow: nodes that kwok pretends, with their pods.
         tied: ends with its starter; else it runs until `down`.
+        store: images that the nodes have from the start (`store.make`).
     """
 
     directory: Path
@@ -30,6 +31,7 @@ class Plan:
     nodes: int = 0
     hollow: int = 0
     tied: bool = True
+    store: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.nodes <= MOST_NODES:
@@ -96,7 +98,7 @@ class Plan:
     def load(cls, directory: Path) -> Self:
         """The plan that was saved in `directory`."""
         told = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
-        paths = {"directory": Path(told["directory"]), "programs": Path(told["programs"])}
+        paths = {name: Path(told[name]) for name in ("directory", "programs", "store") if told[name] is not None}
         return cls(**(told | paths))
 
 
