@@ -37,6 +37,7 @@ test: check ## check, and every test this machine can run
 soak: setup ## The long forms of the tests, an hour or more: simulation, rollovers, generated requests, leaks
 	$(bin)/python -m tests.unit.simulation.soak --seeds 100000
 	$(bin)/python -m tests.soak.rollover --requests 100000 --rollovers 30
+	$(bin)/python -m tests.soak.resume --kills 200
 	EMBEDFLEET_CASES=10000 $(bin)/pytest tests/integration/server/test_openapi.py
 	$(bin)/python -m tests.soak.leaks --seconds 600
 

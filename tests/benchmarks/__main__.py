@@ -26,6 +26,7 @@ from tests.benchmarks import (
     overload_served,
     poison,
     scheduling,
+    sdk_million,
     throughput,
 )
 from tests.benchmarks.bench import Bench, start
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "single": alone.measure,
     "latency": latency.measure,
     "concurrent": flood.measure,
+    "sdk-million": lambda bench: sdk_million.measure(),
     "memory": memory.measure,
 }
 _RATES = {"blas": "float32 by torch's BLAS", "float32": "float32 by oneDNN", "bfloat16": "bfloat16 by oneDNN"}

@@ -6,6 +6,7 @@ It runs on a real socket in a thread of its own, so that the client under test m
 import asyncio
 import hashlib
 import io
+import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,12 @@ class FakeServer:
     """Most inputs it holds at once; more are refused with 429."""
     faults: list[Fault] = field(default_factory=list)
     fingerprint: str = "f1"
+    precision: str = "float32"
+    max_tokens: int = 256
+    bad: dict[str, str] = field(default_factory=dict)
+    """Texts that it cannot embed, and why."""
+    long: int = 1000
+    """Characters of a text that it takes; the end of a longer one is cut."""
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -61,6 +68,11 @@ class FakeServer:
     disconnected: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Event = field(default_factory=threading.Event)
     held: int = 0
+    probes: int = 0
+    """Requests without a body."""
+    _runner: web.AppRunner | None = None
+    _site: web.TCPSite | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -75,13 +87,15 @@ class FakeServer:
         self.headers.append(dict(request.headers))
         self.arrived.set()
         answer = await self.faults.pop(0)(request, texts) if self.faults else None
-        return answer or await self._admit(body, texts)
+        partial = request.headers.get("X-Embedfleet-Partial") == "true"
+        return answer or await self._admit(body, texts, partial=partial)
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/models."""
+        self.probes += 1
         return web.json_response({"object": "list", "data": [self._card(name) for name in self.models]})
 
-    async def _admit(self, body: dict[str, Any], texts: list[str]) -> web.StreamResponse:
+    async def _admit(self, body: dict[str, Any], texts: list[str], *, partial: bool) -> web.StreamResponse:
         if body.get("model", self.models[0]) not in self.models:
             return error(404, "model_not_found", f"no such model; this service has: {', '.join(self.models)}")
         if len(texts) > self.max_inputs:
@@ -89,9 +103,12 @@ class FakeServer:
         if self.places is not None and self.held + len(texts) > self.places:
             self.refused += 1
             return error(429, "queue_full", "full", milliseconds=1)
-        return await self._answer(body, texts)
+        wrong = {index: self.bad[text] for index, text in enumerate(texts) if text in self.bad}
+        if wrong and not partial:
+            return error(422, "invalid_input", "bad", errors=_entries(wrong))
+        return await self._answer(body, texts, wrong)
 
-    async def _answer(self, body: dict[str, Any], texts: list[str]) -> web.StreamResponse:
+    async def _answer(self, body: dict[str, Any], texts: list[str], wrong: dict[int, str]) -> web.StreamResponse:
         self.held += len(texts)
         self.highest = max(self.highest, self.held)
         try:
@@ -99,16 +116,58 @@ class FakeServer:
         finally:
             self.held -= len(texts)
         rows = vectors(texts, body.get("dimensions") or self.dimensions or DIMENSIONS)
-        return rows_answer(rows, self.fingerprint)
+        rows[list(wrong)] = np.nan
+        answer = rows_answer(rows, self.fingerprint)
+        cut = [index for index, text in enumerate(texts) if len(text) > self.long]
+        answer.headers.update(self._said(texts, wrong, cut))
+        return answer
+
+    def _said(self, texts: list[str], wrong: dict[int, str], cut: list[int]) -> dict[str, str]:
+        said = {
+            "X-Embedfleet-Model": self.models[0],
+            "X-Embedfleet-Precision": self.precision,
+            "X-Embedfleet-Tokens": str(sum(len(text.split()) for text in texts)),
+            "X-Embedfleet-Compute-Milliseconds": "2.5",
+        }
+        if wrong:
+            said["X-Embedfleet-Errors"] = json.dumps(_entries(wrong))
+        if cut:
+            said |= {"X-Embedfleet-Truncated": ",".join(map(str, cut)), "X-Embedfleet-Truncated-Count": str(len(cut))}
+        return said
 
     def _card(self, name: str) -> dict[str, Any]:
         own: dict[str, Any] = {
             "service": self.service, "state": "Ready", "task": "Dense", "dimensions": self.dimensions,
-            "max_tokens": 256, "fingerprint": self.fingerprint, "precision": "float32", "device": "cpu",
-            "revision": None, "prompts": [], "matryoshka": [], "padded": True, "default": name == self.models[0],
-            "max_inputs": self.max_inputs, "cause": None,
+            "max_tokens": self.max_tokens, "fingerprint": self.fingerprint, "precision": self.precision,
+            "device": "cpu", "revision": None, "prompts": [], "matryoshka": [], "padded": True,
+            "default": name == self.models[0], "max_inputs": self.max_inputs, "cause": None,
         }  # fmt: skip
         return {"id": name, "object": "model", "created": 0, "owned_by": "embedfleet", "embedfleet": own}
+
+    def vanish(self) -> None:
+        """Nothing listens any more, and every connection is cut; from any thread but the server's."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self.leave(), self._loop).result(30)
+
+    async def leave(self) -> None:
+        """`vanish`, on the server's loop."""
+        assert self._site is not None
+        assert self._runner is not None
+        assert self._runner.server is not None
+        await self._site.stop()
+        for connection in list(self._runner.server.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    def reappear(self) -> None:
+        """Listen again, at the same address."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self._listen(int(self.url.rpartition(":")[2])), self._loop).result(30)
+
+    async def _listen(self, port: int) -> None:
+        assert self._runner is not None
+        self._site = web.TCPSite(self._runner, "127.0.0.1", port, backlog=4096, reuse_address=True)
+        await self._site.start()
 
     def hang(self) -> Fault:
         """No answer until the client leaves, which sets `disconnected`."""
@@ -185,6 +244,10 @@ def slow(turns: int) -> Fault:
     return fault
 
 
+def _entries(wrong: dict[int, str]) -> list[dict[str, Any]]:
+    return [{"index": index, "code": "bad_text", "message": why} for index, why in wrong.items()]
+
+
 def _inputs(body: dict[str, Any]) -> list[str]:
     given = body["input"]
     return [given] if isinstance(given, str) else list(given)
@@ -196,8 +259,8 @@ async def _running(fake: FakeServer) -> AsyncIterator[None]:
     app.router.add_get("/v1/models", fake.list_models)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
-    await site.start()
+    fake._runner, fake._loop = runner, asyncio.get_running_loop()
+    await fake._listen(0)
     host, port = runner.addresses[0][:2]
     fake.url = f"http://{host}:{port}"
     yield

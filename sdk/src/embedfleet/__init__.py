@@ -13,17 +13,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from embedfleet import errors
     from embedfleet.api import EmbeddingService
+    from embedfleet.cache import Cache
     from embedfleet.client import AsyncService, Service
     from embedfleet.connection import connect, connect_async
     from embedfleet.diagnosis import Diagnosis, doctor
     from embedfleet.fleet import apply, delete, services
     from embedfleet.managing import ClusterService
+    from embedfleet.results import EmbedResult
+    from embedfleet.shards import load
     from embedfleet.version import __version__
 
 __all__ = [
     "AsyncService",
+    "Cache",
     "ClusterService",
     "Diagnosis",
+    "EmbedResult",
     "EmbeddingService",
     "Service",
     "__version__",
@@ -33,13 +38,16 @@ __all__ = [
     "delete",
     "doctor",
     "errors",
+    "load",
     "services",
 ]
 
 _HOME = {
     "AsyncService": "embedfleet.client",
+    "Cache": "embedfleet.cache",
     "ClusterService": "embedfleet.managing",
     "Diagnosis": "embedfleet.diagnosis",
+    "EmbedResult": "embedfleet.results",
     "EmbeddingService": "embedfleet.api",
     "Service": "embedfleet.client",
     "__version__": "embedfleet.version",
@@ -48,6 +56,7 @@ _HOME = {
     "connect_async": "embedfleet.connection",
     "delete": "embedfleet.fleet",
     "doctor": "embedfleet.diagnosis",
+    "load": "embedfleet.shards",
     "services": "embedfleet.fleet",
 }
 

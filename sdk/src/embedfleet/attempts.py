@@ -1,4 +1,4 @@
-"""One request until it is answered: the thin driver of `retry` and `gate`."""
+"""One request until it is answered: the thin driver of `retry`, `gate` and `outage`."""
 
 import asyncio
 import random
@@ -8,15 +8,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from embedfleet.answers import Answered
 from embedfleet.errors import BadInput, EmbedfleetError, InputError, ServiceUnavailable
 from embedfleet.gate import Gate, Place
-from embedfleet.retry import Attempt, Kind, decide
-from embedfleet.transport import Answered, AttemptFailed
+from embedfleet.outage import Outage
+from embedfleet.retry import COSTLY, MOST_ATTEMPTS, Attempt, Budget, Kind, decide, patience
+from embedfleet.tally import Tally
+from embedfleet.transport import AttemptFailed
 from embedfleet.wire import error_of
 
 T = TypeVar("T")
 
 TOO_LARGE = "input_too_large"
+_CONGESTED = (Kind.BUSY, Kind.AWAY, Kind.LOST)
+_SILENT = (Kind.AWAY, Kind.LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +33,65 @@ class Timing:
     rng: random.Random = field(default_factory=random.Random)
 
 
-class Attempts:
-    """Tries requests to `url` for as long as `retry` says; keeps the gate told."""
+async def _somebody() -> bool:
+    return True
 
-    def __init__(self, url: str, gate: Gate, timing: Timing) -> None:
+
+@dataclass(slots=True)
+class _Story:
+    """What one request has gone through."""
+
+    where: Place
+    tally: Tally
+    start: int
+    may_split: bool
+    began: float
+    kinds: Counter[Kind] = field(default_factory=Counter)
+    probes: int = 0
+
+    def splits(self, failed: AttemptFailed) -> bool:
+        """Whether its halves are to be tried instead: it is too large, or may be what takes the server down."""
+        lost = failed.kind is Kind.LOST and self.kinds[Kind.LOST] >= MOST_ATTEMPTS[Kind.LOST]
+        return self.may_split and (lost or _whole_is_too_large(failed))
+
+
+class Attempts:
+    """Tries requests to `url` for as long as `retry` says; keeps the gate told.
+
+    `probe` asks without a body whether a server answers.
+    """
+
+    def __init__(self, url: str, gate: Gate, timing: Timing, probe: Callable[[], Awaitable[bool]] = _somebody) -> None:
         self._url = url
         self._gate = gate
         self._timing = timing
+        self._budget = Budget()
+        self._outage = Outage(probe, gate.restart, timing.clock, timing.sleep)
 
     async def until_answered(
-        self, once: Callable[[], Awaitable[T]], where: Place, start: int = 0, *, may_split: bool = False
+        self,
+        once: Callable[[], Awaitable[T]],
+        where: Place,
+        tally: Tally | None = None,
+        start: int = 0,
+        *,
+        may_split: bool = False,
     ) -> T:
-        """What `once()` gives at last. The place is kept meanwhile, so that a full server gets no others' requests.
+        """What `once()` gives at last. A full server gets no others' requests meanwhile: the place is kept.
 
-        Raises the error of the last attempt; `AttemptFailed` itself when the request is too large and `may_split`.
+        Raises the error of the last attempt; `AttemptFailed` itself when `may_split` and the halves should be tried.
         """
-        began, kinds = self._timing.clock(), Counter[Kind]()
+        story = _Story(where, tally or Tally(), start, may_split, self._timing.clock())
         while True:
             self._gate.sent(where)
+            story.tally.tries += 1
+            sent = self._timing.clock()
             try:
                 answer = await once()
             except AttemptFailed as failed:
-                if may_split and _whole_is_too_large(failed):
-                    raise
-                kinds[failed.kind] += 1
-                await self._wait(failed, began, kinds, where, start)
+                await self._after(failed, story)
             else:
-                waited = answer.queue_seconds if isinstance(answer, Answered) else 0.0
-                self._gate.answered(self._timing.clock(), waited)
+                self._answered(answer, story, sent)
                 return answer
 
     def error(self, failed: AttemptFailed, tries: int, start: int = 0) -> EmbedfleetError:
@@ -67,20 +103,60 @@ class Attempts:
             return BadInput.of([InputError(start, TOO_LARGE, failed.failure.message)])
         return error_of(failed.failure, self._url, start)
 
-    async def _wait(self, failed: AttemptFailed, began: float, kinds: Counter[Kind], where: Place, start: int) -> None:
-        if failed.kind in (Kind.BUSY, Kind.AWAY):
-            self._gate.refused(where)
-        retry_after = failed.failure.retry_after if failed.failure is not None else None
-        attempt = Attempt(kinds[failed.kind], failed.kind, self._without_progress(failed.kind, began), retry_after)
-        seconds = decide(attempt, self._timing.rng)
-        if seconds is None:
-            raise self.error(failed, kinds.total(), start) from (failed.__cause__ or failed)
-        await self._timing.sleep(seconds)
+    def _answered(self, answer: object, story: _Story, sent: float) -> None:
+        now = self._timing.clock()
+        told = answer if isinstance(answer, Answered) else Answered()
+        self._gate.answered(now, told.queue_seconds, story.where)
+        self._budget.answered()
+        if isinstance(answer, Answered):
+            story.tally.answered(answer, now - sent)
 
-    def _without_progress(self, kind: Kind, began: float) -> float:
+    async def _after(self, failed: AttemptFailed, story: _Story) -> None:
+        """Wait until another attempt is due; raises when there is none."""
+        story.kinds[failed.kind] += 1
+        if failed.kind is Kind.AWAY and failed.failure is None:
+            story.tally.tries -= 1  # nothing listened, so nothing was sent
+        if story.splits(failed):
+            raise failed
+        if failed.kind in _CONGESTED:
+            self._gate.refused(story.where)
+        seconds = decide(self._attempt(failed, story), self._timing.rng)
+        if seconds is None:
+            raise self._last(failed, story)
+        if failed.kind in COSTLY:
+            seconds = max(seconds, self._budget.take(self._timing.clock()))
+        await self._pause(seconds, failed, story)
+
+    async def _pause(self, seconds: float, failed: AttemptFailed, story: _Story) -> None:
+        if failed.kind not in _SILENT:
+            await self._timing.sleep(seconds)
+            return
+        seen, probes = self._outage.answered, self._outage.probes
+        self._gate.leave(story.where)
+        await self._timing.sleep(seconds)
+        left = patience(failed.kind, in_a_run=story.tally.requests > 0) - self._quiet(failed.kind, story)
+        if not await self._outage.over(seen, self._timing.clock() + left):
+            story.probes += self._outage.probes - probes
+            raise self._last(failed, story)
+        await self._gate.back(story.where)
+
+    def _last(self, failed: AttemptFailed, story: _Story) -> EmbedfleetError:
+        error = self.error(failed, story.kinds.total() + story.probes, story.start)
+        error.__cause__ = failed.__cause__ or failed
+        return error
+
+    def _attempt(self, failed: AttemptFailed, story: _Story) -> Attempt:
+        retry_after = failed.failure.retry_after if failed.failure is not None else None
+        number = story.kinds[failed.kind]
+        return Attempt(
+            number, failed.kind, self._quiet(failed.kind, story), retry_after, in_a_run=story.tally.requests > 0
+        )
+
+    def _quiet(self, kind: Kind, story: _Story) -> float:
+        """Seconds without progress."""
         last = self._gate.last_answer
         # Answers of other models do not show that this one's loading gets anywhere.
-        since = began if last is None or kind is Kind.LOADING else max(began, last)
+        since = story.began if last is None or kind in (Kind.LOADING, Kind.FAILING) else max(story.began, last)
         return self._timing.clock() - since
 
 

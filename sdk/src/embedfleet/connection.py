@@ -7,6 +7,7 @@ import os
 from contextlib import aclosing
 from pathlib import Path
 
+from embedfleet.cache import CacheArgument
 from embedfleet.client import AsyncService, Service
 from embedfleet.errors import (
     EmbedfleetError,
@@ -30,6 +31,7 @@ def connect(
     api_key: str | None = None,
     model: str | None = None,
     ca: str | os.PathLike[str] | None = None,
+    cache: CacheArgument = None,
 ) -> Service:
     """A client of the service `name`, or of the one service that has a model of that name.
 
@@ -44,6 +46,7 @@ def connect(
         api_key: the service's key (also EMBEDFLEET_API_KEY).
         model: default model of the client's calls.
         ca: a PEM file of the certificates to trust instead of the system's (also EMBEDFLEET_CA_FILE).
+        cache: True, a path or a `Cache`: vectors that were computed before are kept there and not computed again.
 
     Raises:
         ServiceNotFound: nothing of that name; says what exists and where it looked. AmbiguousName: several.
@@ -54,7 +57,7 @@ def connect(
     wanted = Wanted(name, namespace, context, url, api_key, model, Path(ca) if ca else None)
     journey = portal().run(lambda _: find_way(wanted))
     reached = arrived(journey, name)
-    return Service(reached.way.url, model=reached.model, way=reached.way, journey=journey)
+    return Service(reached.way.url, model=reached.model, cache=cache, way=reached.way, journey=journey)
 
 
 async def connect_async(
@@ -66,12 +69,13 @@ async def connect_async(
     api_key: str | None = None,
     model: str | None = None,
     ca: str | os.PathLike[str] | None = None,
+    cache: CacheArgument = None,
 ) -> AsyncService:
     """The twin of `connect` for `async` code."""
     wanted = Wanted(name, namespace, context, url, api_key, model, Path(ca) if ca else None)
     journey = await find_way(wanted)
     reached = arrived(journey, name)
-    return AsyncService(reached.way.url, model=reached.model, way=reached.way, journey=journey)
+    return AsyncService(reached.way.url, model=reached.model, cache=cache, way=reached.way, journey=journey)
 
 
 async def find_way(wanted: Wanted) -> Journey:

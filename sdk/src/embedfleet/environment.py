@@ -49,6 +49,13 @@ def read(environ: Mapping[str, str] | None = None) -> Environment:
     )
 
 
+def cache_file(environ: Mapping[str, str] | None = None) -> Path:
+    """Where vectors are kept with `cache=True`: under XDG_CACHE_HOME, else under ~/.cache."""
+    given = os.environ if environ is None else environ
+    home = given.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "embedfleet" / "vectors.sqlite"
+
+
 def _kubeconfigs(given: Mapping[str, str]) -> tuple[Path, ...]:
     if listed := given.get("KUBECONFIG"):
         return tuple(Path(part).expanduser() for part in listed.split(os.pathsep) if part)

@@ -19,13 +19,16 @@ EmbedfleetError
 ├── TimedOut             the `timeout` given to the call passed
 ├── ServerFailed         the server's: the work was accepted, then failed
 ├── ProtocolError        what answered is no embedfleet server, or an answer of it is broken
+│   └── ModelChanged     vectors of two models would have been mixed
+├── ResumeRefused        yours: `embed_to` into a directory whose vectors would not fit those to come
+├── ExtraMissing         yours: an optional package; the message says what to install
 ├── ServerNotInstalled   `embedfleet serve` without the server's packages
 ├── AlreadyRunning       `embedfleet serve` of a service that runs here already
 └── ClientClosed         yours: used after `close()`, or from a second event loop
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,16 +43,19 @@ __all__ = [
     "ClusterRefused",
     "ClusterUnavailable",
     "EmbedfleetError",
+    "ExtraMissing",
     "Forbidden",
     "InputError",
     "LoginFailed",
     "ManifestInvalid",
+    "ModelChanged",
     "ModelNotFound",
     "NoCluster",
     "ObjectMissing",
     "ProtocolError",
     "Refused",
     "RequestRejected",
+    "ResumeRefused",
     "ServerFailed",
     "ServerNotInstalled",
     "ServiceNotFound",
@@ -58,6 +64,12 @@ __all__ = [
 ]
 
 _SHOWN = 5
+_SHOWN_CHARACTERS = 60
+
+
+def shortened(text: str) -> str:
+    """The beginning of `text`, as long as fits into a message."""
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 class EmbedfleetError(Exception):
@@ -71,9 +83,20 @@ class InputError:
     index: int
     code: str
     message: str
+    text: str | None = field(default=None, compare=False)
+    """The beginning of the text, where it is one."""
 
     def __str__(self) -> str:
-        return f"texts[{self.index}]: {self.message}"
+        told = f"texts[{self.index}]: {self.message}"
+        return told if self.text is None else f"{told} (the text: {self.text!r})"
+
+    def at(self, index: int) -> "InputError":
+        """The same trouble of the text at another place."""
+        return replace(self, index=index)
+
+    def about(self, text: str) -> "InputError":
+        """The same trouble, with the beginning of the text told."""
+        return replace(self, text=shortened(text))
 
 
 class BadInput(EmbedfleetError, ValueError):
@@ -203,6 +226,22 @@ class ServerFailed(EmbedfleetError, RuntimeError):
 
 class ProtocolError(EmbedfleetError, RuntimeError):
     """An answer that no healthy embedfleet server gives."""
+
+
+class ModelChanged(ProtocolError):
+    """The answers of one call have different fingerprints: their vectors cannot be compared."""
+
+
+class ResumeRefused(EmbedfleetError, ValueError):
+    """The vectors in the directory are of other texts, another model or other options; nothing was changed."""
+
+
+class ExtraMissing(EmbedfleetError, ImportError):
+    """A package that only some extra of embedfleet brings is missing."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}: pip install 'embedfleet[{extra}]'")
+        self.extra = extra
 
 
 class ServerNotInstalled(EmbedfleetError, ImportError):

@@ -12,6 +12,9 @@ FIRST_LIMIT = 4
 HIGHEST_LIMIT = 256
 LONG_QUEUE_SECONDS = 0.5
 """An answer that waited longer than this at the server says that more in flight would only wait longer."""
+GROWTH = 1.5
+"""A long wait that is so many times the usual one says that the queue grows: as good as a refusal."""
+_WEIGHT = 1 / 8  # of the newest wait in the usual one, as TCP smooths its round trips
 
 
 @dataclass(slots=True)
@@ -20,6 +23,7 @@ class Place:
 
     inputs: int
     epoch: int
+    held: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +35,8 @@ class _Waiter:
 class Gate:
     """At most `limit` requests and `room` inputs in flight; first come, first served; `most` caps the limit.
 
-    The limit rises by one for each `limit` answers and halves when the server refuses, once per congestion.
+    The limit rises by one for each `limit` answers. It halves, once per congestion, when the server refuses and when
+    requests wait there ever longer.
     """
 
     def __init__(self, limit: int = FIRST_LIMIT, room: int | None = None, most: int | None = None) -> None:
@@ -42,26 +47,40 @@ class Gate:
         self.inputs = 0
         self.last_answer: float | None = None
         self._epoch = 0
+        self._usual: float | None = None
+        self._returning: deque[_Waiter] = deque()
         self._waiting: deque[_Waiter] = deque()
 
     async def enter(self, inputs: int) -> Place:
         """A place for a request of so many inputs, kept until `leave`, retries and their waits included."""
-        await self._turn(inputs)
+        await self._turn(inputs, self._waiting)
         return Place(inputs, self._epoch)
 
     def leave(self, place: Place) -> None:
-        """Give the place to the next."""
-        self._give_back(place.inputs)
+        """Give the place to the next; one that is left already stays so."""
+        if place.held:
+            place.held = False
+            self._give_back(place.inputs)
+
+    async def back(self, place: Place) -> None:
+        """Take a place that was left again, before all that never had one; one without inputs never was one."""
+        if not place.held and place.inputs:
+            await self._turn(place.inputs, self._returning)
+            place.held = True
 
     def sent(self, place: Place) -> None:
         """The request of `place` goes out now."""
         place.epoch = self._epoch
 
-    def answered(self, now: float, queue_seconds: float = 0.0) -> None:
-        """A request was answered at `now` after so long in the server's queue."""
+    def answered(self, now: float, queue_seconds: float = 0.0, place: Place | None = None) -> None:
+        """The request of `place` was answered at `now` after so long in the server's queue."""
         self.last_answer = now
         if queue_seconds < LONG_QUEUE_SECONDS:
             self.limit = min(self.most, self.limit + 1 / self.limit)
+        elif place is not None and self._usual is not None and queue_seconds > GROWTH * self._usual:
+            self.refused(place)
+        usual = queue_seconds if self._usual is None else self._usual
+        self._usual = usual + _WEIGHT * (queue_seconds - usual)
         self._admit()
 
     def refused(self, place: Place) -> None:
@@ -70,28 +89,33 @@ class Gate:
             self.limit = max(1.0, self.limit / 2)
             self._epoch += 1
 
+    def restart(self) -> None:
+        """The server was away and is back: begin with one request, so that not all return at once."""
+        self.limit = 1.0
+        self._epoch += 1
+
     def _fits(self, inputs: int) -> bool:
         if self.requests == 0:
             return True
         return self.requests < int(self.limit) and (self.room is None or self.inputs + inputs <= self.room)
 
-    async def _turn(self, inputs: int) -> None:
-        if not self._waiting and self._fits(inputs):
+    async def _turn(self, inputs: int, line: deque[_Waiter]) -> None:
+        if not self._returning and (line is self._returning or not self._waiting) and self._fits(inputs):
             self._take(inputs)
             return
         waiter = _Waiter(inputs)
-        self._waiting.append(waiter)
+        line.append(waiter)
         try:
             await waiter.turn
         except asyncio.CancelledError:
-            self._forget(waiter)
+            self._forget(waiter, line)
             raise
 
-    def _forget(self, waiter: _Waiter) -> None:
+    def _forget(self, waiter: _Waiter, line: deque[_Waiter]) -> None:
         if waiter.turn.done() and not waiter.turn.cancelled():
             self._give_back(waiter.inputs)  # the turn came in the very moment of the cancel
-        elif waiter in self._waiting:
-            self._waiting.remove(waiter)
+        elif waiter in line:
+            line.remove(waiter)
             self._admit()
 
     def _take(self, inputs: int) -> None:
@@ -104,8 +128,8 @@ class Gate:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._fits(self._waiting[0].inputs):
-            waiter = self._waiting.popleft()
+        while (line := self._returning or self._waiting) and self._fits(line[0].inputs):
+            waiter = line.popleft()
             if not waiter.turn.done():
                 self._take(waiter.inputs)
                 waiter.turn.set_result(None)

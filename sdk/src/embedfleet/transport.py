@@ -2,13 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import aiohttp
 
-from embedfleet.errors import ClientClosed, ProtocolError, ServiceUnavailable
+from embedfleet import answers
+from embedfleet.answers import Answered
+from embedfleet.errors import ClientClosed, InputError, ProtocolError, ServiceUnavailable
 from embedfleet.retry import Kind
 from embedfleet.way import Abandonable, Direct, Way
 from embedfleet.wire import JSON, NPY, Failure, ModelCard, Rows, RowsReader, excerpt, read_failure, read_models
@@ -16,33 +19,33 @@ from embedfleet.wire import JSON, NPY, Failure, ModelCard, Rows, RowsReader, exc
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10
+PROBE_LIMIT_SECONDS = 5.0
 SILENCE_SECONDS = 300
 """Longest without a byte from the server; its own limit for an answer is 30 s unless the manifest says otherwise."""
 
 _LONGEST_ERROR = 1_048_576
 _UNREACHABLE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _HOPELESS = (aiohttp.ClientSSLError, aiohttp.InvalidURL)
 
 
 class AttemptFailed(Exception):
-    """One attempt without rows: an error answer, or none at all. Ours alone; the caller never sees it."""
+    """One attempt without rows: an error answer, or none at all. Ours alone; the caller never sees it.
 
-    def __init__(self, failure: Failure | None, why: str) -> None:
+    `sent` tells whether the request may have reached a server.
+    """
+
+    def __init__(self, failure: Failure | None, why: str, *, sent: bool = True) -> None:
         super().__init__(why)
         self.failure = failure
+        self.sent = sent
 
     @property
     def kind(self) -> Kind:
         """What it means for another try."""
-        return Kind.AWAY if self.failure is None else self.failure.kind
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What an answer says beside its rows."""
-
-    queue_seconds: float
-    fingerprint: str | None
+        if self.failure is None:
+            return Kind.LOST if self.sent else Kind.AWAY
+        return self.failure.kind
 
 
 class Transport:
@@ -55,52 +58,57 @@ class Transport:
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
 
-    async def post(self, body: bytes, count: int, place: Callable[[int], Rows]) -> Answered:
-        """One attempt at the vectors of `count` texts, written into `place(d)`; `AttemptFailed` when there are none."""
-        return await self._let_in(lambda: self._post(body, count, place))
+    async def post(
+        self, body: bytes, count: int, place: Callable[[int], Rows], more: Mapping[str, str] | None = None
+    ) -> Answered:
+        """One attempt at the vectors of `count` texts, written into `place(d)`; `AttemptFailed` when there are none.
+
+        Rows of inputs that the answer sets aside are NaN. `more` are further headers.
+        """
+        headers = {"Content-Type": JSON, "Accept": NPY, "X-Embedfleet-Partial": "true", **(more or {})}
+
+        async def once() -> Answered:
+            async with self._asked("POST", "/v1/embeddings", headers, data=body) as answer:
+                told = answers.read(answer.headers)
+                reader = RowsReader(count, place)
+                await self._read(answer, reader)
+                return _complete(told, reader.finish([error.index for error in told.errors], told.unnamed))
+
+        return await self._let_in(once)
+
+    async def ask(
+        self, path: str, body: bytes, accept: str, more: Mapping[str, str] | None = None
+    ) -> tuple[Answered, bytes]:
+        """One attempt at a POST whose answer is of the type `accept`: what its headers tell, and its body."""
+        headers = {"Content-Type": JSON, "Accept": accept, **(more or {})}
+
+        async def once() -> tuple[Answered, bytes]:
+            async with self._asked("POST", path, headers, data=body) as answer:
+                if answer.content_type != accept:
+                    raise await self._strange(answer)
+                return answers.read(answer.headers), await answer.read()
+
+        return await self._let_in(once)
 
     async def models(self, seconds: float | None = None) -> tuple[ModelCard, ...]:
         """One attempt at the service's models, within `seconds`."""
-        return await self._let_in(lambda: self._models(seconds))
-
-    async def _let_in(self, once: Callable[[], Awaitable[T]]) -> T:
-        """`once()`, again with new credentials when what stands before the server no longer takes the old ones."""
-        try:
-            return await once()
-        except AttemptFailed as failed:
-            if not _unknown_on_the_way(failed.failure) or not await self._way.renew():
-                raise
-        return await once()
-
-    async def _post(self, body: bytes, count: int, place: Callable[[int], Rows]) -> Answered:
-        headers = {"Content-Type": JSON, "Accept": NPY, **await self._way.headers()}
-        try:
-            async with self._open().post(
-                f"{self.url}/v1/embeddings", data=body, headers=headers, allow_redirects=False
-            ) as answer:
-                if answer.status != 200:
-                    raise AttemptFailed(await _failure(answer), f"HTTP {answer.status}")
-                await self._read(answer, RowsReader(count, place))
-                return _answered(answer.headers)
-        except _HOPELESS as error:
-            raise ServiceUnavailable(f"no connection to {self.url}: {_why(error)}") from error
-        except _UNREACHABLE as error:
-            raise AttemptFailed(None, _why(error)) from error
-
-    async def _models(self, seconds: float | None) -> tuple[ModelCard, ...]:
-        headers = await self._way.headers()
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
-        try:
-            async with self._open().get(
-                f"{self.url}/v1/models", headers=headers, timeout=limit, allow_redirects=False
-            ) as answer:
-                if answer.status != 200:
-                    raise AttemptFailed(await _failure(answer), f"HTTP {answer.status}")
+
+        async def once() -> tuple[ModelCard, ...]:
+            async with self._asked("GET", "/v1/models", {}, timeout=limit) as answer:
                 return read_models(await answer.read(), self.url)
-        except _HOPELESS as error:
-            raise ServiceUnavailable(f"no connection to {self.url}: {_why(error)}") from error
-        except _UNREACHABLE as error:
-            raise AttemptFailed(None, _why(error)) from error
+
+        return await self._let_in(once)
+
+    async def answers(self) -> bool:
+        """Whether a server that takes requests answers at all; asked without a body."""
+        try:
+            await self.models(PROBE_LIMIT_SECONDS)
+        except AttemptFailed as failed:
+            return failed.kind not in (Kind.AWAY, Kind.LOST)
+        except (ProtocolError, ServiceUnavailable):
+            return True  # the next attempt tells what is wrong there
+        return True
 
     async def close(self) -> None:
         """Close the connections; safe to call again."""
@@ -120,14 +128,41 @@ class Transport:
             if isinstance(connector, Abandonable):
                 connector.abandon()
 
+    async def _let_in(self, once: Callable[[], Awaitable[T]]) -> T:
+        """`once()`, again with new credentials when what stands before the server no longer takes the old ones."""
+        try:
+            return await once()
+        except AttemptFailed as failed:
+            if not _unknown_on_the_way(failed.failure) or not await self._way.renew():
+                raise
+        return await once()
+
+    @asynccontextmanager
+    async def _asked(
+        self, method: str, path: str, headers: Mapping[str, str], **options: Any
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """The answer with status 200; any other, and none, as an error."""
+        shown = {**headers, **await self._way.headers()}
+        asked = {"headers": shown, "allow_redirects": False, **options}
+        try:
+            async with self._open().request(method, self.url + path, **asked) as answer:
+                if answer.status != 200:
+                    raise AttemptFailed(await _failure(answer), f"HTTP {answer.status}")
+                yield answer
+        except _HOPELESS as error:
+            raise ServiceUnavailable(f"no connection to {self.url}: {_why(error)}") from error
+        except _UNREACHABLE as error:
+            raise AttemptFailed(None, _why(error), sent=not isinstance(error, _NOT_SENT)) from error
+
     async def _read(self, answer: aiohttp.ClientResponse, reader: RowsReader) -> None:
         if answer.content_type != NPY:
-            start = excerpt(await answer.content.read(1024))
-            text = f"{self.url} does not answer like an embedfleet server: {answer.content_type}, {start}"
-            raise ProtocolError(text)
+            raise await self._strange(answer)
         async for data in answer.content.iter_any():
             reader.feed(data)
-        reader.finish()
+
+    async def _strange(self, answer: aiohttp.ClientResponse) -> ProtocolError:
+        start = excerpt(await answer.content.read(1024))
+        return ProtocolError(f"{self.url} does not answer like an embedfleet server: {answer.content_type}, {start}")
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -155,12 +190,11 @@ def _unknown_on_the_way(failure: Failure | None) -> bool:
     return failure is not None and failure.status == 401 and failure.code is None
 
 
-def _answered(headers: Mapping[str, Any]) -> Answered:
-    try:
-        queue = float(headers.get("X-Embedfleet-Queue-Milliseconds", 0)) / 1000
-    except ValueError:
-        queue = 0.0
-    return Answered(queue, headers.get("X-Embedfleet-Fingerprint"))
+def _complete(told: Answered, bad: Sequence[int]) -> Answered:
+    """`told` with an error for each row that is NaN, whether or not the header had room for its reason."""
+    named = {error.index for error in told.errors}
+    more = [InputError(i, "not_told", "the server set it aside, with too many others to say why") for i in bad]
+    return replace(told, errors=(*told.errors, *(error for error in more if error.index not in named)))
 
 
 def _why(error: BaseException) -> str:

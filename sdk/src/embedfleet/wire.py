@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from embedfleet.answers import input_errors
 from embedfleet.errors import (
     BadInput,
     EmbedfleetError,
@@ -39,6 +40,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 4096
 _SHOWN_CHARACTERS = 200
+_SURROGATE = "holds a lone surrogate, which is no character; decode the source with errors='replace'"
 
 
 class ModelCard(BaseModel):
@@ -96,6 +98,14 @@ class Failure:
         return classify(self.status, self.code, self.accepted)
 
 
+def encode(body: Mapping[str, Any]) -> bytes:
+    """The JSON of a request; `BadInput` for text that no UTF-8 can hold."""
+    try:
+        return _ENCODER.encode(body).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput("a text " + _SURROGATE) from error
+
+
 def request_body(texts: Sequence[str], options: Options, start: int = 0) -> bytes:
     """The JSON body that asks for vectors of `texts`; `BadInput` for a text that no UTF-8 can hold.
 
@@ -110,8 +120,7 @@ def request_body(texts: Sequence[str], options: Options, start: int = 0) -> byte
 
 
 def _surrogates(texts: Sequence[str], start: int) -> list[InputError]:
-    message = "holds a lone surrogate, which is no character; decode the source with errors='replace'"
-    return [InputError(i, "invalid_text", message) for i, text in enumerate(texts, start) if not _encodable(text)]
+    return [InputError(i, "invalid_text", _SURROGATE) for i, text in enumerate(texts, start) if not _encodable(text)]
 
 
 def _encodable(text: str) -> bool:
@@ -147,14 +156,21 @@ class RowsReader:
         self._target[self._filled : end] = data
         self._filled = end
 
-    def finish(self) -> Rows:
-        """The rows, shape (count, d), all there and finite; `ProtocolError` otherwise."""
+    def finish(self, aside: Collection[int] = (), unnamed: int = 0) -> list[int]:
+        """The rows without a vector: those set `aside`, and up to `unnamed` others of which nothing is said.
+
+        `ProtocolError` unless all rows are there and each but these is finite.
+        """
         if self._rows is None or self._filled != len(self._target):
             raise ProtocolError(f"the answer ends in the middle of its {self._count} rows")
-        if not np.isfinite(self._rows).all():
-            bad = np.flatnonzero(~np.isfinite(self._rows).all(axis=1))
-            raise ProtocolError(f"the answer has numbers that are not finite in row {bad[0]} of {self._count}")
-        return self._rows
+        self._rows[list(aside)] = np.nan
+        if not aside and np.isfinite(self._rows).all():
+            return []
+        bad = np.flatnonzero(~np.isfinite(self._rows).all(axis=1)).tolist()
+        unsaid = sorted(set(bad) - set(aside))
+        if len(unsaid) > unnamed:
+            raise ProtocolError(f"the answer has numbers that are not finite in row {unsaid[0]} of {self._count}")
+        return bad
 
     def _read_header(self) -> bytes:
         start = npy_header_length(self._head)
@@ -207,11 +223,10 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failur
     if (told := _of_kubernetes(body)) is not None:
         return Failure(status, f"HTTP {status}: {told}", retry_after=retry_after, by="the API server")
     try:
-        error = json.loads(body)["error"]
-        code, accepted = error.get("code"), error.get("accepted")
-        errors = tuple(
-            InputError(int(e["index"]), str(e["code"]), str(e["message"])) for e in error.get("errors") or ()
-        )
+        told = json.loads(body)
+        # text-embeddings-inference's routes have the message itself under `error`, and the rest beside it.
+        error = told["error"] if isinstance(told["error"], dict) else {**told, "message": told["error"]}
+        code, accepted, errors = error.get("code"), error.get("accepted"), input_errors(error.get("errors"))
         return Failure(status, str(error["message"]), code, accepted, retry_after, errors)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Failure(status, f"HTTP {status}: {excerpt(body)}", retry_after=retry_after)
@@ -282,3 +297,9 @@ def read_models(body: bytes, url: str) -> tuple[ModelCard, ...]:
 
 def _card(entry: Any) -> ModelCard:
     return ModelCard.model_validate({"name": entry["id"], **entry["embedfleet"]})
+
+
+def card_of(cards: Sequence[ModelCard], model: str | None) -> ModelCard | None:
+    """The card of the model that answers a request for `model`; None where that cannot be told."""
+    wanted = (card for card in cards if (card.name == model if model is not None else card.default))
+    return next(wanted, cards[0] if len(cards) == 1 and model is None else None)

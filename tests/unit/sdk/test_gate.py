@@ -179,3 +179,64 @@ def test_places_add_up(requests: list[tuple[int, int, bool]], room: int) -> None
         assert (gate.requests, gate.inputs) == (0, 0)
 
     asyncio.run(main())
+
+
+@pytest.mark.requirement("K3")
+def test_a_growing_queue_halves_once() -> None:
+    """Waits that are long and get longer are as good as a refusal; steady long ones keep the limit as it is."""
+
+    async def main() -> None:
+        gate = Gate(limit=16)
+        places = [await gate.enter(1) for _ in range(3)]
+        gate.answered(0.0, 0.1, places[0])
+        before = gate.limit
+        gate.answered(0.0, 2.0, places[1])
+        assert gate.limit == before / 2
+        gate.answered(0.0, 9.0, places[2])
+        assert gate.limit == before / 2
+        for _ in range(100):
+            gate.sent(places[0])
+            gate.answered(0.0, 2.0, places[0])
+        settled = gate.limit
+        gate.sent(places[0])
+        gate.answered(0.0, 2.0, places[0])
+        assert gate.limit == settled
+
+    asyncio.run(main())
+
+
+def test_those_that_return_go_before_those_that_never_were_in() -> None:
+    """After an outage requests enter one by one, the interrupted ones first and in their order; none is lost."""
+
+    async def main() -> None:
+        gate, entered = Gate(limit=3), list[str]()
+        places = [await gate.enter(1) for _ in range(3)]
+
+        async def late() -> None:
+            await gate.enter(1)
+            entered.append("new")
+
+        async def again(place: Place, name: str) -> None:
+            await gate.back(place)
+            entered.append(name)
+
+        for place in places:
+            gate.leave(place)
+            gate.leave(place)
+        assert gate.requests == 0
+        gate.restart()
+        busy = await gate.enter(1)
+        waiting = [asyncio.create_task(late())]
+        await turns()
+        waiting += [asyncio.create_task(again(place, name)) for place, name in zip(places, "abc", strict=True)]
+        await turns()
+        assert entered == []
+        gate.leave(busy)
+        for place in places:
+            await turns()
+            gate.leave(place)
+        await turns()
+        assert entered == ["a", "b", "c", "new"]
+        assert gate.requests == 1
+
+    asyncio.run(main())

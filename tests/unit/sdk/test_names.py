@@ -26,8 +26,8 @@ def brought(module: str) -> set[str]:
 def test_the_public_names() -> None:
     """`__all__` is the small surface that users may rely on, and every name of it is there."""
     assert embedfleet.__all__ == [
-        "AsyncService", "ClusterService", "Diagnosis", "EmbeddingService", "Service", "__version__", "apply", "connect",
-        "connect_async", "delete", "doctor", "errors", "services",
+        "AsyncService", "Cache", "ClusterService", "Diagnosis", "EmbedResult", "EmbeddingService", "Service",
+        "__version__", "apply", "connect", "connect_async", "delete", "doctor", "errors", "load", "services",
     ]  # fmt: skip
     assert all(getattr(embedfleet, name) is not None for name in embedfleet.__all__)
     assert dir(embedfleet) == sorted(embedfleet.__all__)

@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfleet.retry import (
+    FIRST_TOKENS,
     LONGEST_WAIT_SECONDS,
     MOST_ATTEMPTS,
     PATIENCE_SECONDS,
+    RUN_PATIENCE_SECONDS,
     Attempt,
+    Budget,
     Kind,
     backoff,
     classify,
@@ -25,17 +28,18 @@ RETRIED = [kind for kind in Kind if kind is not Kind.FINAL]
     [
         (429, "queue_full", False, Kind.BUSY),
         (503, "shutting_down", False, Kind.AWAY),
-        (503, "device_lost", True, Kind.AWAY),
+        (503, "device_lost", True, Kind.LOST),
         (503, "model_loading", False, Kind.LOADING),
+        (503, "model_failing", False, Kind.FAILING),
         (503, "model_failed", False, Kind.FINAL),
         (500, "internal", True, Kind.FAILED),
         (500, "internal", False, Kind.AWAY),
         (504, "deadline_exceeded", True, Kind.FAILED),
-        (408, "request_timeout", False, Kind.AWAY),
+        (408, "request_timeout", False, Kind.LOST),
         (422, "invalid_input", False, Kind.FINAL),
         (404, "model_not_found", False, Kind.FINAL),
         (503, "a_code_of_later", None, Kind.FINAL),
-        (502, None, None, Kind.AWAY),
+        (502, None, None, Kind.LOST),
         (503, None, None, Kind.AWAY),
         (404, None, None, Kind.FINAL),
         (302, None, None, Kind.FINAL),
@@ -97,3 +101,33 @@ def test_a_full_server_is_tried_on_while_others_are_answered() -> None:
 def test_what_is_final_is_not_tried_again() -> None:
     """The same request would fail again."""
     assert decide(Attempt(1, Kind.FINAL, 0.0, 1.0), random.Random(1)) is None
+
+
+@pytest.mark.parametrize("kind", list(RUN_PATIENCE_SECONDS))
+def test_a_run_waits_longer_for_its_server(kind: Kind) -> None:
+    """What a call has already is worth waiting for, minutes; a call that has nothing is told soon."""
+    quiet = PATIENCE_SECONDS[kind] + 60
+    assert decide(Attempt(1, kind, quiet), random.Random(1)) is None
+    assert decide(Attempt(1, kind, quiet, in_a_run=True), random.Random(1)) is not None
+
+
+@pytest.mark.requirement("K3")
+@given(st.lists(st.booleans(), max_size=400))
+def test_repeated_work_is_bounded_by_the_budget(answered: list[bool]) -> None:
+    """At one moment no more is repeated than a tenth of the answers and the few that everyone may."""
+    budget, repeated = Budget(), 0
+    for is_answer in answered:
+        if is_answer:
+            budget.answered()
+        elif budget.take(0.0) == 0:
+            repeated += 1
+    assert repeated <= FIRST_TOKENS + 0.1 * sum(answered) + 1e-6
+
+
+def test_a_budget_that_is_spent_still_lets_one_go_each_second() -> None:
+    """No run stands still for ever: what is not paid by answers is paid by time, one after the other."""
+    budget = Budget()
+    for _ in range(int(FIRST_TOKENS)):
+        assert budget.take(0.0) == 0
+    assert [budget.take(0.0) for _ in range(3)] == [1, 2, 3]
+    assert budget.take(10.0) == 0

@@ -9,20 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfleet import stream
-from embedfleet.errors import BadInput, ProtocolError
+from embedfleet import chunks, stream
+from embedfleet.chunks import Bounds, Chunk, split
+from embedfleet.errors import BadInput, ModelChanged, ProtocolError
 from embedfleet.gate import Gate, Place
-from embedfleet.stream import Chunk, Result, split
+from embedfleet.stream import Result
+from embedfleet.tally import Tally
 from embedfleet.wire import Rows
 
 
 @given(st.lists(st.text(max_size=12), max_size=60), st.integers(1, 9), st.integers(1, 40))
 def test_chunks_are_the_texts_in_order_within_both_bounds(texts: list[str], inputs: int, characters: int) -> None:
     """Nothing is lost, doubled or moved; a chunk passes the bound of characters only when one text alone does."""
-    chunks = list(split(texts, inputs, characters))
-    assert [text for chunk in chunks for text in chunk.texts] == texts
-    assert [chunk.start for chunk in chunks] == [sum(len(c.texts) for c in chunks[:i]) for i in range(len(chunks))]
-    for chunk in chunks:
+    made = list(split(texts, Bounds(inputs, characters), window=0))
+    assert [text for chunk in made for text in chunk.texts] == texts
+    assert [chunk.start for chunk in made] == [sum(len(c.texts) for c in made[:i]) for i in range(len(made))]
+    for chunk in made:
         assert 1 <= len(chunk.texts) <= inputs
         assert len(chunk.texts) == 1 or sum(map(len, chunk.texts)) <= characters
 
@@ -37,7 +39,7 @@ def test_the_iterable_is_read_only_as_far_as_needed() -> None:
             read += 1
             yield str(number)
 
-    assert len(next(split(texts(), 10)).texts) == 10
+    assert len(next(split(texts(), Bounds(10))).texts) == 10
     assert read == 11
 
 
@@ -66,7 +68,7 @@ def test_what_is_no_text_is_named(texts: Any, says: str) -> None:
 def test_a_list_is_checked_whole_before_anything_is_sent() -> None:
     """All bad places of a list are told at once."""
     with pytest.raises(BadInput) as caught:
-        stream.check(["a", None, "b", 3])
+        chunks.check(["a", None, "b", 3])
     assert caught.value.indexes == [1, 3]
 
 
@@ -81,7 +83,7 @@ def test_rows_stand_in_order_whichever_came_first(total: int | None) -> None:
     result = Result(total)
     for chunk in (Chunk(3, ["d", "e"]), Chunk(0, ["a", "b", "c"])):
         result.place(chunk, 2)[:] = chunk.start
-        result.counted(len(chunk.texts))
+        result.settle(chunk)
     rows = result.rows()
     assert rows is not None
     assert rows.tolist() == [[0, 0]] * 3 + [[3, 3]] * 2
@@ -95,17 +97,18 @@ def test_answers_that_do_not_fit_together_are_refused() -> None:
     result.place(Chunk(0, ["a"]), 2)
     with pytest.raises(ProtocolError, match="3 dimensions"):
         result.place(Chunk(1, ["b"]), 3)
-    result.made_by("f1")
-    result.made_by(None)
-    with pytest.raises(ProtocolError, match="the model changed during the call"):
-        result.made_by("f2")
+    tally = Tally()
+    tally.made_by("f1")
+    tally.made_by(None)
+    with pytest.raises(ModelChanged, match="the model changed during the call"):
+        tally.made_by("f2")
 
 
 def test_a_sequence_that_gives_fewer_texts_than_it_says_is_refused() -> None:
     """Rows that nobody wrote are never given out."""
     result = Result(3)
     result.place(Chunk(0, ["a"]), 2)
-    result.counted(1)
+    result.settle(Chunk(0, ["a"]))
     with pytest.raises(BadInput, match="gave 1 texts and said that it had 3"):
         result.rows()
 
@@ -113,9 +116,9 @@ def test_a_sequence_that_gives_fewer_texts_than_it_says_is_refused() -> None:
 def test_halves_share_the_place_of_the_whole() -> None:
     """Both halves of a chunk that was too large write where the chunk would have."""
     whole = np.zeros((3, 2), np.float32)
-    (first, one), (second, two) = stream.halves(Chunk(7, ["a", "b", "c"]), lambda dimensions: whole)
+    (first, one), (second, two) = chunks.halves(Chunk(7, ["a", "b", "c"]), lambda dimensions: whole)
     one(2)[:], two(2)[:] = 1, 2
-    assert (first.start, first.texts, second.start, second.texts) == (7, ["a"], 8, ["b", "c"])
+    assert (first.place(0), first.texts, second.place(1), second.texts) == (7, ["a"], 9, ["b", "c"])
     assert whole.tolist() == [[1, 1], [2, 2], [2, 2]]
 
 
@@ -126,10 +129,10 @@ def test_every_run_gives_every_row_its_place(count: int, size: int, random: Any,
 
     async def main() -> None:
         gate, told, result = Gate(), list[int](), Result(count if known else None)
-        chunks = split(texts, size)
+        pieces = split(texts, Bounds(size))
 
         async def pull() -> Chunk | None:
-            return next(chunks, None)
+            return next(pieces, None)
 
         async def embed(chunk: Chunk, where: Place, place: Callable[[int], Rows]) -> None:
             for _ in range(random.randrange(5)):
@@ -150,10 +153,10 @@ def test_the_first_error_cancels_the_rest_and_comes_out_alone() -> None:
 
     async def main() -> None:
         gate, ended = Gate(), list[str]()
-        chunks = split([str(number) for number in range(10)], 1)
+        pieces = split([str(number) for number in range(10)], Bounds(1))
 
         async def pull() -> Chunk | None:
-            return next(chunks, None)
+            return next(pieces, None)
 
         async def embed(chunk: Chunk, where: Place, place: Callable[[int], Rows]) -> None:
             try:

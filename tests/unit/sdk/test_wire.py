@@ -36,11 +36,18 @@ def npy(rows: NDArray[Any], version: tuple[int, int] | None = None) -> bytes:
 
 def read(data: bytes, count: int, cuts: list[int] | None = None) -> Rows:
     """What a reader makes of `data` that arrives in pieces."""
-    reader = RowsReader(count, lambda dimensions: np.empty((count, dimensions), np.float32))
+    placed: list[Rows] = []
+
+    def place(dimensions: int) -> Rows:
+        placed.append(np.empty((count, dimensions), np.float32))
+        return placed[0]
+
+    reader = RowsReader(count, place)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts or [])})
     for start, end in itertools.pairwise(places):
         reader.feed(data[start:end])
-    return reader.finish()
+    assert reader.finish() == []
+    return placed[0]
 
 
 def test_a_body_holds_what_was_asked_and_nothing_else() -> None:
@@ -72,8 +79,33 @@ def test_rows_go_straight_into_the_place_given() -> None:
     whole = np.zeros((4, 2), np.float32)
     reader = RowsReader(2, lambda dimensions: whole[1:3])
     reader.feed(npy(np.ones((2, 2), np.float32)))
-    assert reader.finish().base is whole
+    assert reader.finish() == []
     assert whole.sum() == 4
+
+
+def test_rows_that_are_set_aside_are_nan_and_no_others_may_be() -> None:
+    """NaN is taken where the answer says why, or says that it left out so many; a broken server's is refused."""
+    sent = np.ones((4, 2), np.float32)
+    sent[[1, 3]] = np.nan
+    for aside, unnamed, bad in (([1, 3], 0, [1, 3]), ([1], 1, [1, 3]), ([0, 1, 3], 0, [0, 1, 3])):
+        rows = np.empty((4, 2), np.float32)
+        reader = RowsReader(4, lambda dimensions: rows)  # noqa: B023  # used at once
+        reader.feed(npy(sent))
+        assert reader.finish(aside, unnamed) == bad
+        assert np.isnan(rows[bad]).all()
+    reader = RowsReader(4, lambda dimensions: np.empty((4, 2), np.float32))
+    reader.feed(npy(sent))
+    with pytest.raises(ProtocolError, match="not finite in row 3 of 4"):
+        reader.finish([1])
+
+
+def test_errors_of_every_dialect_are_read() -> None:
+    """OpenAI's routes have an object under `error`, text-embeddings-inference's the message itself."""
+    inside = {"code": "queue_full", "accepted": False, "errors": [{"index": 1, "code": "c", "message": "m"}]}
+    for body in ({"error": {"message": "full", **inside}}, {"error": "full", **inside}):
+        failure = read_failure(429, {}, json.dumps(body).encode())
+        assert (failure.message, failure.code, failure.accepted) == ("full", "queue_full", False)
+        assert failure.errors == (InputError(1, "c", "m"),)
 
 
 _GOOD = np.ones((2, 3), np.float32)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,17 @@ def test_openai_shape_and_headers() -> None:
         "X-Embedfleet-Queue-Milliseconds": "1.500",
         "X-Embedfleet-Compute-Milliseconds": "250.000",
     }
+
+
+def test_the_inputs_that_lost_their_end_are_told() -> None:
+    """Their places stand in a header, as many as fit, beside their number; without any there is neither."""
+    rows = np.zeros((3, 8), np.float32)
+    told = encode(replace(outcome(rows), truncated=[0, 2]), 8, "npy").headers
+    assert (told["X-Embedfleet-Truncated"], told["X-Embedfleet-Truncated-Count"]) == ("0,2", "2")
+    many = encode(replace(outcome(rows), truncated=range(100_000)), 8, "npy").headers
+    assert len(many["X-Embedfleet-Truncated"]) < 6000
+    assert many["X-Embedfleet-Truncated-Count"] == "100000"
+    assert "X-Embedfleet-Truncated" not in encode(outcome(rows), 8, "npy").headers
 
 
 def test_bad_rows_in_each_format() -> None:

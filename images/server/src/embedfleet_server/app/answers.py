@@ -11,7 +11,7 @@ How scores are written stands in `ranking`.
 import binascii
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
@@ -106,7 +106,18 @@ def headers(outcome: Outcome) -> dict[str, str]:
         "X-Embedfleet-Tokens": str(outcome.tokens),
         "X-Embedfleet-Queue-Milliseconds": _milliseconds(outcome.queue_seconds),
         "X-Embedfleet-Compute-Milliseconds": _milliseconds(outcome.compute_seconds),
+        **_truncated_headers(outcome.truncated),
     }
+
+
+def _truncated_headers(indexes: Sequence[int]) -> dict[str, str]:
+    """The inputs that lost their end: how many, and as many of their places as a header field may hold."""
+    if not indexes:
+        return {}
+    ends = accumulate(len(str(index)) + 1 for index in indexes)
+    fitting = sum(end <= _HEADER_BYTES for end in ends)
+    shown = ",".join(map(str, indexes[:fitting]))
+    return {"X-Embedfleet-Truncated": shown, "X-Embedfleet-Truncated-Count": str(len(indexes))}
 
 
 def errors_headers(outcome: Outcome) -> dict[str, str]:

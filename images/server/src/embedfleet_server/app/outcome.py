@@ -34,6 +34,8 @@ class Outcome:
     queue_seconds: float
     compute_seconds: float
     info: ModelInfo
+    truncated: Sequence[int] = ()
+    """The inputs that were longer than the model takes, and lost their end."""
 
 
 async def whole(engine: Engine, model: str, asked: EmbeddingRequest, schedule: Schedule) -> Outcome:
@@ -47,7 +49,7 @@ async def whole(engine: Engine, model: str, asked: EmbeddingRequest, schedule: S
     if answer.errors:
         raise _unserved([answer.errors[index] for index in sorted(answer.errors)])
     return Outcome(
-        answer.rows, {}, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
+        answer.rows, {}, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info, answer.truncated
     )  # fmt: skip
 
 
@@ -65,8 +67,9 @@ async def partial(engine: Engine, model: str, asked: EmbeddingRequest, schedule:
             continue
         rows = spread(answer.rows, kept, len(asked.items))
         errors = bad | _at(kept, answer.errors)
+        truncated = [kept[index] for index in answer.truncated]
         return Outcome(
-            rows, errors, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info
+            rows, errors, sum(answer.tokens), answer.queue_seconds, answer.compute_seconds, answer.info, truncated
         )  # fmt: skip
     return _nothing_good(engine.info(model), bad, len(asked.items))
 
