@@ -20,6 +20,7 @@ from tests.cluster.errors import CommandFailed
 Plain = dict[str, Any]
 T = TypeVar("T")
 
+ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "registry.example/embedfleet-server:1"
 WRITES = ("create", "patch", "update", "delete")
 CHILDREN = "serviceaccounts,configmaps,services,poddisruptionbudgets,networkpolicies,deployments"
@@ -27,8 +28,11 @@ _POLL_SECONDS = 0.1
 _LABEL = "embedfleet.dev/service"
 
 
-def until(found: Callable[[], T | None], seconds: float = 30) -> T:
-    """What `found` gives once it is something; `AssertionError` with the last answer after `seconds`."""
+def until(found: Callable[[], T | None], seconds: float = 30, pause: float = _POLL_SECONDS) -> T:
+    """What `found` gives once it is something; `AssertionError` with the last answer after `seconds`.
+
+    It is asked every `pause` seconds: less often where an answer costs much.
+    """
     end = time.monotonic() + seconds
     while True:
         try:
@@ -40,7 +44,7 @@ def until(found: Callable[[], T | None], seconds: float = 30) -> T:
         if last:
             return last  # type: ignore[no-any-return]  # it is `found`'s
         assert time.monotonic() < end, f"not within {seconds} s: {told!r}"
-        time.sleep(_POLL_SECONDS)
+        time.sleep(pause)
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ class Place:
         """A condition of the service."""
         return next(one for one in self.get("embed")["status"]["conditions"] if one["type"] == kind)
 
-    def settled(self) -> Plain:
+    def settled(self, seconds: float = 30) -> Plain:
         """The service once its status is about its newest spec and its Deployment's pods are there."""
-        return until(self._settled)
+        return until(self._settled, seconds)
 
     def _settled(self) -> Plain | None:
         service = self.get("embed")
@@ -127,6 +131,12 @@ class Place:
             and one["objectRef"]["resource"] != "leases"
             and one["responseStatus"]["code"] < 300
         ]
+
+
+def serve(cluster: Cluster) -> None:
+    """Let `cluster` have the type EmbeddingService."""
+    cluster.kubectl("apply", "--validate=strict", "-f", str(ROOT / "crds"))
+    cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
 
 
 def manifest_of(name: str, **spec: Any) -> Plain:

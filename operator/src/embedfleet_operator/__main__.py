@@ -64,6 +64,12 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--lease-namespace", help="default: the operator's own, the first one looked at, or default")
     command.add_argument("--lease-name", default=Configuration.lease_name, help="by which replicas agree who leads")
+    command.add_argument(
+        "--lease-seconds",
+        type=_lease_seconds,
+        default=Configuration.lease_seconds,
+        help="until a killed leader is followed",
+    )
     command.add_argument("--observe-host", default=Configuration.observe_host, help="address of /live and /ready")
     command.add_argument("--observe-port", type=int, default=Configuration.observe_port, help="their port; 0: none")
     command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -73,6 +79,13 @@ def _seconds(text: str) -> float:
     seconds = float(text)
     if not 1 <= seconds <= 3600:  # below it is a busy loop, above it repairs nothing
         raise argparse.ArgumentTypeError(f"{text!r} must be from 1 to 3600")
+    return seconds
+
+
+def _lease_seconds(text: str) -> int:
+    seconds = int(text)
+    if not 2 <= seconds <= 300:  # below it a slow answer costs the lead, above it nobody leads for too long
+        raise argparse.ArgumentTypeError(f"{text!r} must be from 2 to 300")
     return seconds
 
 
@@ -109,6 +122,7 @@ def _configuration(chosen: argparse.Namespace) -> Configuration:
         resync_seconds=chosen.resync_seconds,
         lease_namespace=chosen.lease_namespace or home or next(iter(chosen.namespace), "default"),
         lease_name=chosen.lease_name,
+        lease_seconds=chosen.lease_seconds,
         observe_host=chosen.observe_host,
         observe_port=chosen.observe_port or None,
     )

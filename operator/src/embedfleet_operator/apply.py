@@ -13,9 +13,21 @@ from embedfleet_operator.observed import Refusal, plain
 from embedfleet_operator.render import Object
 
 Plain = dict[str, Any]
-_FOR_A_WHILE = (408, 409, 429, 500, 502, 503, 504)
+FOR_A_WHILE = (408, 409, 429, 500, 502, 503, 504)
 """Answers that a later attempt may not get."""
+_CONFLICT = 409
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A child that somebody had changed, and that is again as it was rendered."""
+
+    kind: str
+    name: str
+    uid: str
+    by: str
+    """Field manager that changed it last."""
 
 
 @dataclass(slots=True)
@@ -30,6 +42,7 @@ class Applied:
     foreign: tuple[str, ...] = ()
     leaving: tuple[str, ...] = field(default=())
     """Children that are being deleted: they are made anew once they are gone."""
+    repaired: tuple[Repair, ...] = ()
 
     @property
     def is_partial(self) -> bool:
@@ -39,7 +52,7 @@ class Applied:
     @property
     def must_retry(self) -> bool:
         """Time may cure it, and no event will say so."""
-        return bool(self.leaving) or any(refusal.code in _FOR_A_WHILE for refusal in self.refusals)
+        return bool(self.leaving) or any(refusal.code in FOR_A_WHILE for refusal in self.refusals)
 
 
 class Applier:
@@ -80,20 +93,26 @@ class Applier:
             made.leaving += (f"{kind} {name}",)
         elif live is not None and equality.unchanged(one, live):
             _keep(live, made)
+        elif live is not None and _is_fixed(live, one):
+            await self._cluster.delete(live)  # somebody made it anew with other content, which no write can change
+            await self._write(one, None, made)
         else:
-            await self._write(one, made)
+            await self._write(one, live, made)
 
     async def _found(self, one: Object) -> Plain | None:
         """An object of that name without the service's label."""
         resource, metadata = resources.CHILD_OF[one["kind"]], one["metadata"]
         return await self._cluster.find(resource, metadata["namespace"], metadata["name"])
 
-    async def _write(self, one: Object, made: Applied) -> None:
+    async def _write(self, one: Object, live: Plain | None, made: Applied) -> None:
         kind, name = one["kind"], one["metadata"]["name"]
         try:
-            _keep(await self._cluster.apply(one), made)
+            _keep(await self._cluster.apply(one, live), made)
             _log.info("applied %s %s/%s", kind, one["metadata"]["namespace"], name)
+            made.repaired += _repair(one, live)
         except Refused as refusal:
+            if refusal.code == _CONFLICT and live is not None:
+                raise  # it has changed since it was read, and so has what could be told of it
             _log.warning("%s %s/%s is refused: %s", kind, one["metadata"]["namespace"], name, refusal)
             made.refusals += (Refusal(kind, name, refusal.code, refusal.message),)
 
@@ -101,6 +120,23 @@ class Applier:
 def _keep(live: Plain, made: Applied) -> None:
     if live["kind"] == "Deployment":
         made.deployment = live
+
+
+def _is_fixed(live: Mapping[str, Any], one: Object) -> bool:
+    """Whether `live` is a ConfigMap whose content is another and cannot be changed."""
+    return plain.flag(live, "immutable") and not equality.holds(one.get("data", {}), plain.mapping(live, "data"))
+
+
+def _repair(one: Object, live: Mapping[str, Any] | None) -> tuple[Repair, ...]:
+    """That `live`, which was made of the very rendering `one`, was changed by somebody else."""
+    mine = one["metadata"]["annotations"][names.RENDERED]
+    if live is None or plain.text(live, "metadata", "annotations", names.RENDERED) != mine:
+        return ()
+    written = [entry for entry in plain.entries(live, "metadata", "managedFields") if not entry.get("subresource")]
+    others = [entry for entry in written if entry.get("manager") != names.MANAGER]
+    last = max(others, key=lambda entry: plain.text(entry, "time") or "", default={})
+    by = plain.text(last, "manager") or "somebody"
+    return (Repair(one["kind"], one["metadata"]["name"], plain.text(live, "metadata", "uid") or "", by),)
 
 
 def _is_ours(live: Mapping[str, Any], service: Mapping[str, Any]) -> bool:

@@ -25,6 +25,8 @@ class Configuration:
     """A change of which no event came is seen after so long; under the 30 s in which children are to be repaired."""
     lease_namespace: str = "default"
     lease_name: str = "embedfleet-operator"
+    lease_seconds: int = 15
+    """A leader that was killed is followed after so long; one that cannot renew writes for two thirds of it."""
     observe_host: str = "0.0.0.0"  # noqa: S104  # nosec B104  # a pod's own: the kubelet asks from the node
     observe_port: int | None = 8081
     """Of `/live` and `/ready`; None: no such port."""

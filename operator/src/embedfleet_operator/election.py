@@ -12,11 +12,9 @@ from typing import Any
 from embedfleet_operator.observed import plain
 
 DURATION_SECONDS = 15
-"""A leader that was killed is followed after so long; one that ends gives the Lease back."""
-RENEW_SECONDS = 3.0
-"""Between two renewals, or two looks of a standby."""
-DEADLINE_SECONDS = 10.0
-"""A leader that could not renew for so long stops writing, well before another may begin."""
+"""A leader that was killed is followed after so long, by default; one that ends gives the Lease back."""
+_RENEWALS = 5
+"""In the time of a hold: two that fail do no harm yet."""
 _MICROSECONDS = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -26,6 +24,16 @@ class Sight:
 
     version: str | None = None
     since: float = 0.0
+
+
+def renew_seconds(duration: int) -> float:
+    """Between two renewals of a Lease that is held for `duration` seconds, or two looks of a standby."""
+    return duration / _RENEWALS
+
+
+def deadline_seconds(duration: int) -> float:
+    """A leader that could not renew for so long stops writing, well before another may begin."""
+    return duration * 2 / 3
 
 
 def look(sight: Sight, lease: Mapping[str, Any], now: float) -> Sight:
@@ -43,15 +51,17 @@ def may_take(lease: Mapping[str, Any], sight: Sight, identity: str, now: float) 
     return now - sight.since > held
 
 
-def taken(lease: Mapping[str, Any], identity: str, now: datetime) -> dict[str, Any]:
-    """`lease` with `identity` as its holder; its version stays, so that of two takers one is refused."""
+def taken(lease: Mapping[str, Any], identity: str, now: datetime, duration: int = DURATION_SECONDS) -> dict[str, Any]:
+    """`lease` with `identity` as its holder for `duration` seconds; its version stays, so that of two takers one is
+    refused.
+    """
     old = plain.mapping(lease, "spec")
     stamp = now.astimezone(UTC).strftime(_MICROSECONDS)
     fresh = old.get("holderIdentity") != identity
     spec = {
         **old,
         "holderIdentity": identity,
-        "leaseDurationSeconds": DURATION_SECONDS,
+        "leaseDurationSeconds": duration,
         "acquireTime": stamp if fresh else old.get("acquireTime", stamp),
         "renewTime": stamp,
         "leaseTransitions": (plain.number(old, "leaseTransitions") or 0) + int(fresh),

@@ -39,6 +39,7 @@ class Watch:
         self._credentials = credentials
         self._tell = tell
         self._stop = threading.Event()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
     def __enter__(self) -> Self:
@@ -47,10 +48,18 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._over.set()
         self._thread.join(timeout=10)  # a daemon thread: one that hangs ends with the process
 
+    def anew(self) -> None:
+        """Start kopf anew: it looks once for the types that there are, and there is one now that there was not."""
+        self._over.set()
+
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while True:
+            self._over.clear()
+            if self._stop.is_set():  # looked at after `clear`, so that no end is missed
+                return
             try:
                 asyncio.run(self._operate())
             except Exception:  # noqa: BLE001  # whatever ends kopf, the watch must come back
@@ -65,7 +74,7 @@ class Watch:
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
-            stop_flag=self._stop,
+            stop_flag=self._over,
         )
         await asyncio.sleep(_CLOSING_SECONDS)
 

@@ -22,13 +22,14 @@ class Leadership:
         self._cluster = cluster
         self._where = (configuration.lease_namespace, configuration.lease_name)
         self._identity = configuration.identity
+        self._duration = configuration.lease_seconds
         self._began = began
         self._sight = Sight()
         self._renewed: float | None = None
 
     def holds(self) -> bool:
         """Whether this process may write: it renewed the Lease not long ago."""
-        return self._renewed is not None and _now() - self._renewed < election.DEADLINE_SECONDS
+        return self._renewed is not None and _now() - self._renewed < election.deadline_seconds(self._duration)
 
     async def keep(self) -> None:
         """Take the Lease when it is free and renew it, until cancelled."""
@@ -37,7 +38,7 @@ class Leadership:
                 await self._attempt()
             except (Refused, Unreachable) as error:
                 _log.warning("the Lease %s/%s cannot be renewed: %s", *self._where, error)
-            await asyncio.sleep(election.RENEW_SECONDS)
+            await asyncio.sleep(election.renew_seconds(self._duration))
 
     async def release(self) -> None:
         """Give the Lease back, so that the other replica need not wait; best effort."""
@@ -61,7 +62,8 @@ class Leadership:
             self._lose()
             return
         try:
-            await self._cluster.update_lease(election.taken(lease, self._identity, datetime.now(UTC)))
+            mine = election.taken(lease, self._identity, datetime.now(UTC), self._duration)
+            await self._cluster.update_lease(mine)
         except Refused as refusal:
             if refusal.code != _CONFLICT:
                 raise

@@ -1,23 +1,25 @@
 """One pass on one service: observe, decide, render, apply what differs, tell."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from embedfleet_operator import names, render, rollout, status
-from embedfleet_operator.apply import Applied, Applier
+from embedfleet_operator.apply import FOR_A_WHILE, Applied, Applier, Repair
 from embedfleet_operator.cluster import Cluster
 from embedfleet_operator.cluster.cluster import event
-from embedfleet_operator.errors import CannotRender
+from embedfleet_operator.errors import CannotRender, Refused
 from embedfleet_operator.observe import Observer, Seen
 from embedfleet_operator.observed import plain, workload
 from embedfleet_operator.plan import Plan
-from embedfleet_operator.status import Facts
+from embedfleet_operator.status import Facts, Notice
 
 _LATE_SECONDS = 2.0
 """Until pods that have yet to take up batching values are asked again: nothing in the cluster says when they have."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Reconciler:
         wanted, obstacle = _render(seen, plan)
         applied = await self._applier.apply(seen, wanted)
         facts = _facts(seen, plan, applied, obstacle)
+        await self._tell_repairs(tree, applied.repaired, now)
         await self._tell(facts, now)
         if wanted and not applied.is_partial:
             await self._applier.remove_leftovers(seen, wanted)
@@ -75,10 +78,25 @@ class Reconciler:
         if change is None:
             return
         for notice in status.transitions(old.conditions, new.conditions):
-            name = _event_name(tree, notice.reason)
-            told = {"type": notice.kind, "reason": notice.reason, "note": notice.message}
-            await self._cluster.record(event(tree, name, self._identity, told, now))
+            await self._record(tree, notice, _event_name(tree, notice.reason), now)
         await self._cluster.tell(tree, change)
+
+    async def _tell_repairs(self, tree: Mapping[str, Any], repaired: Sequence[Repair], now: datetime) -> None:
+        """An event for each child and who changed it, once as long as Kubernetes keeps events (an hour)."""
+        for one in repaired:
+            words = f"{one.kind} {one.name} was changed, last by {one.by}, and is put back; change the spec instead"
+            name = f"{tree['metadata']['name']}.{names.digest(f'{one.uid} {one.by}')}"
+            await self._record(tree, Notice("Warning", "Repaired", words), name, now)
+
+    async def _record(self, tree: Mapping[str, Any], notice: Notice, name: str, now: datetime) -> None:
+        """An event; one that will never be taken keeps nothing else from being told."""
+        told = {"type": notice.kind, "reason": notice.reason, "note": notice.message}
+        try:
+            await self._cluster.record(event(tree, name, self._identity, told, now))
+        except Refused as refusal:
+            if refusal.code in FOR_A_WHILE:
+                raise
+            _log.warning("%s: the event %s is refused: %s", tree["metadata"]["name"], notice.reason, refusal)
 
     async def _touch(self, facts: Facts) -> None:
         """Running pods whose server has yet to take up the batching values; others mount the newest as they start."""

@@ -22,6 +22,8 @@ from embedfleet_operator.work_queue import Key, WorkQueue
 
 _WORKERS = 8
 """Passes at once: mostly they wait for the API server."""
+_NOT_FOUND = 404
+_NO_CRD = "the API server does not know EmbeddingServices, and is asked again until it does: apply the CRD (crds/)"
 _log = logging.getLogger(__name__)
 Wrap = Callable[[Transport], Transport]
 
@@ -48,7 +50,8 @@ class Operator:
             self._reconciler = Reconciler(self._cluster, observer, self._configuration.identity)
             await stack.enter_async_context(health.served(self._configuration, self._is_live))
             stack.push_async_callback(self._leadership.release)
-            stack.enter_context(Watch(self._configuration, self._credentials, self._hear_from_thread()))
+            watch = Watch(self._configuration, self._credentials, self._hear_from_thread())
+            self._watch = stack.enter_context(watch)
             await self._work(stop)
 
     async def _work(self, stop: asyncio.Event) -> None:
@@ -89,13 +92,18 @@ class Operator:
 
     async def _resync(self) -> None:
         """Ask for a pass on every service now and then: what no event told of is seen thereby."""
+        is_unknown = False
         while True:
             try:
                 found = await self._cluster.services(self._configuration.namespaces)
             except OperatorError as error:
-                _log.warning("services cannot be listed: %s", error)
+                is_unknown = is_unknown or _is_unknown(error)
+                _log.warning("services cannot be listed: %s", _NO_CRD if _is_unknown(error) else error)
                 await asyncio.sleep(min(2.0, self._configuration.resync_seconds))
                 continue
+            if is_unknown:
+                is_unknown = False
+                self._watch.anew()
             self._hearing.read(found, _now())
             for index, tree in enumerate(found):  # evenly over the time, rather than all at once
                 delay = self._configuration.resync_seconds * index / (2 * len(found))
@@ -128,9 +136,15 @@ class Operator:
         """Until something is due or asked for."""
         wait = self._queue.wait_seconds(_now()) if self._leadership.holds() else None
         try:
-            await asyncio.wait_for(self._woken.wait(), wait)
+            async with asyncio.timeout(wait):  # Python 3.11's `wait_for` swallows an end that comes with a wake
+                await self._woken.wait()
         except TimeoutError:
             return
+
+
+def _is_unknown(error: OperatorError) -> bool:
+    """Whether the API server has no such type."""
+    return isinstance(error, Refused) and error.code == _NOT_FOUND
 
 
 def _key(tree: Mapping[str, Any]) -> Key:

@@ -40,6 +40,18 @@ def test_a_deletion_names_exactly_what_was_read() -> None:
     assert body["preconditions"] == {"uid": "u-1", "resourceVersion": "7"}
 
 
+@pytest.mark.requirement("O3", "O7")
+def test_a_write_names_exactly_what_was_read() -> None:
+    """What was read and has changed since is not written over; what was not there is made without such a condition."""
+    recorder = Recorder()
+    wanted = {"kind": "Service", "metadata": {"namespace": "team", "name": "semantic"}, "spec": {}}
+    asyncio.run(Cluster(recorder).apply(wanted, {"kind": "Service", "metadata": METADATA}))
+    asyncio.run(Cluster(recorder).apply(wanted))
+    over, new = (body or {} for *_, body in recorder.asked)
+    assert over["metadata"] == {"namespace": "team", "name": "semantic", "uid": "u-1", "resourceVersion": "7"}
+    assert new == wanted
+
+
 @pytest.mark.requirement("O4", "O7")
 def test_a_status_is_of_what_was_read() -> None:
     """The write names the version that it judges; fields it no longer has go, conditions of others stay."""

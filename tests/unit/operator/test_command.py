@@ -56,3 +56,12 @@ def test_a_missing_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     """A path without a file gives exit status 2 and the path."""
     assert main(["render", "-f", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.requirement("O7")
+@pytest.mark.parametrize("seconds", ["1", "301", "x"])
+def test_a_hold_that_is_too_short_or_long_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A Lease held for under 2 s is lost by a slow answer, one of over 5 minutes leaves nobody to lead for as long."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", f"--lease-seconds={seconds}"])
+    assert "--lease-seconds" in capsys.readouterr().err

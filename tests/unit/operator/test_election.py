@@ -39,9 +39,10 @@ def test_another_holds_it_as_long_as_it_is_renewed() -> None:
     assert election.may_take(held("2"), sight, "me", 129.1)
 
 
-def test_a_leader_stops_before_another_begins() -> None:
+@pytest.mark.parametrize("duration", [2, 15, 300])
+def test_a_leader_stops_before_another_begins(duration: int) -> None:
     """A leader that cannot renew is silent well before a standby takes the Lease, a request's half minute aside."""
-    assert election.DEADLINE_SECONDS + election.RENEW_SECONDS < election.DURATION_SECONDS
+    assert election.deadline_seconds(duration) + election.renew_seconds(duration) < duration
 
 
 def test_taking_keeps_the_version_and_counts() -> None:

@@ -84,19 +84,23 @@ class Cluster:
         given = [address for one in plain.entries(found, "endpoints") for address in plain.at(one, "addresses") or []]
         return tuple(sorted(str(ipaddress.ip_network(address)) for address in given))
 
-    async def apply(self, wanted: Plain) -> Plain:
+    async def apply(self, wanted: Plain, over: Mapping[str, Any] | None = None) -> Plain:
         """Make the fields in `wanted` so, and leave all others as they are; the object afterwards.
 
         Forced, since a rendered field is the operator's whoever has set it; other fields are not touched by that.
+        Refused (409) when the object is no longer as `over`, which was read: what a leader of the past decided must
+        not undo what one of the present did.
         """
         resource, metadata = resources.CHILD_OF[wanted["kind"]], wanted["metadata"]
         path = resource.path(metadata["namespace"], metadata["name"])
-        return await self._ask("patch", resource, path, {**_MANAGER, "force": "true"}, wanted, APPLY)
+        exactly = {key: over["metadata"][key] for key in ("uid", "resourceVersion")} if over else {}
+        body = {**wanted, "metadata": {**metadata, **exactly}}
+        return await self._ask("patch", resource, path, {**_MANAGER, "force": "true"}, body, APPLY)
 
     async def delete(self, tree: Mapping[str, Any]) -> None:
         """Delete exactly what was read: neither an object made anew under the name nor one changed meanwhile."""
         resource, metadata = resources.CHILD_OF[tree["kind"]], tree["metadata"]
-        exactly = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        exactly = {key: metadata[key] for key in ("uid", "resourceVersion")}
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
