@@ -6,6 +6,7 @@ FILE ?= examples/embeddingservice.yaml
 CLUSTER ?= .cluster
 NODES ?= 1
 HOLLOW ?= 0
+IMAGE ?= embedfleet-server:latest
 bin := .venv/bin
 
 .PHONY: help setup demo serve check test soak bench mutants cluster cluster-down images generate requirements lock clean
@@ -47,8 +48,8 @@ bench: setup ## Measure this machine (ARGS=--write keeps the table in docs/bench
 mutants: setup ## Faults put into the batching core one by one: do the tests notice? (15 min; ARGS=--help)
 	@PYTHONHASHSEED=0 nice -n 10 $(bin)/python -m tools.mutants $(ARGS)
 
-cluster: setup ## A real Kubernetes to try things on until `make cluster-down` (NODES=1, at most 3; HOLLOW=0)
-	@$(bin)/python -m tests.cluster up --nodes $(NODES) --hollow $(HOLLOW) $(CLUSTER)
+cluster: setup ## A real Kubernetes with the operator until `make cluster-down` (NODES=1, at most 3; HOLLOW=0; IMAGE=)
+	@$(bin)/python -m tests.cluster up --nodes $(NODES) --hollow $(HOLLOW) --operator $(IMAGE) $(CLUSTER)
 
 cluster-down: setup ## End it and remove all of it
 	@$(bin)/python -m tests.cluster down $(CLUSTER)

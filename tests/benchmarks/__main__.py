@@ -22,6 +22,7 @@ from tests.benchmarks import (
     latency,
     loads,
     memory,
+    operator,
     overload,
     overload_served,
     poison,
@@ -50,6 +51,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "concurrent": flood.measure,
     "sdk-million": lambda bench: sdk_million.measure(),
     "memory": memory.measure,
+    "operator": lambda bench: operator.measure(bench.say),
 }
 _RATES = {"blas": "float32 by torch's BLAS", "float32": "float32 by oneDNN", "bfloat16": "bfloat16 by oneDNN"}
 _QUIET = 0.5  # of the cores busy with something else, and a run is worth little

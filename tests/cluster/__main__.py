@@ -1,20 +1,18 @@
 """`python -m tests.cluster`: a real Kubernetes cluster to try things on; `make cluster` and `make cluster-down`."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.cluster import down, machine
+from tests.cluster import down, machine, operator
 from tests.cluster.build import binaries, say_to_stderr
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import kubectl
 from tests.cluster.errors import ClusterError, MachineLacks
 from tests.cluster.plan import Plan
-
-_OPERATOR = """the operator (until Ctrl-C), here:
-  kubectl apply -f crds/ && python -m embedfleet_operator --server-image IMAGE --kubeconfig """
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,12 +31,24 @@ def _up(asked: argparse.Namespace) -> int:
     if down.keeper_of(directory):
         say_to_stderr(f"a cluster is up in {directory} already")
     else:
+        operator.stop(directory)
         down.stop(directory)  # what one that was killed left there
         Cluster(asked.nodes, asked.hollow, directory=directory, tied=False, say=say_to_stderr).start()
-    kubeconfig = directory / "kubeconfig"
-    print(f"kubeconfig: {kubeconfig}\nkubectl:    {binaries() / 'kubectl'}\nexport KUBECONFIG={kubeconfig}")
-    print(f"{_OPERATOR}{kubeconfig}")
+    if asked.operator:
+        _operate(directory, asked.operator)
+    kubeconfig, programs = directory / "kubeconfig", binaries()
+    print(f"kubeconfig: {kubeconfig}\nkubectl:    {programs / 'kubectl'}")
+    print(f"export KUBECONFIG={kubeconfig} PATH={programs}:$PATH")
     return 0
+
+
+def _operate(directory: Path, image: str) -> None:
+    running = operator.process_of(directory)
+    if running:
+        say_to_stderr(f"the operator runs already (process {running.pid})")
+        return
+    log = operator.start(directory, image, dict(os.environ))
+    say_to_stderr(f"the operator is at work; its log: {log}")
 
 
 def _down(asked: argparse.Namespace) -> int:
@@ -46,6 +56,7 @@ def _down(asked: argparse.Namespace) -> int:
     if not directory.exists():
         say_to_stderr(f"no cluster in {directory}")
         return 0
+    operator.stop(directory)
     down.stop(directory)
     say_to_stderr(f"down in {time.monotonic() - began:.1f} s")
     return 0
@@ -87,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "up":
             command.add_argument("--nodes", type=int, default=0, metavar="N", help="whole nodes, 0 to 3 (root)")
             command.add_argument("--hollow", type=int, default=0, metavar="N", help="nodes that kwok pretends")
+            command.add_argument("--operator", metavar="IMAGE", help="start the operator too; the server's image")
     return parser
 
 

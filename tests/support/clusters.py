@@ -7,6 +7,7 @@ test with what it lacks.
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from tests.cluster.build import binaries
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import MachineLacks
 from tests.conftest import HARDWARE
+
+CRDS = Path(__file__).resolve().parents[2] / "crds"
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,12 @@ def cluster_with_node() -> Iterator[Cluster]:
     """The same with a node, so that pods run."""
     with running(nodes=1) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def contract(cluster: Cluster) -> Cluster:
+    """`cluster` once it serves EmbeddingServices."""
+    return with_contract(cluster)
 
 
 @pytest.fixture
@@ -46,6 +55,13 @@ def running(nodes: int = 0, hollow: int = 0) -> Iterator[Cluster]:
     require(nodes)
     with Cluster(nodes, hollow) as made:
         yield made
+
+
+def with_contract(cluster: Cluster) -> Cluster:
+    """`cluster` once it serves EmbeddingServices."""
+    cluster.kubectl("apply", "--validate=strict", "-f", str(CRDS))
+    cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
+    return cluster
 
 
 def require(nodes: int = 0) -> None:

@@ -132,11 +132,13 @@ class Place:
             and one["responseStatus"]["code"] < 300
         ]
 
-
-def serve(cluster: Cluster) -> None:
-    """Let `cluster` have the type EmbeddingService."""
-    cluster.kubectl("apply", "--validate=strict", "-f", str(ROOT / "crds"))
-    cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
+    def looks(self, user: str) -> int:
+        """How often `user` has listed the services by itself (kopf does so once, as it begins to watch)."""
+        about = [
+            one for one in audited(self.cluster, user) if one.get("objectRef", {}).get("namespace") == self.namespace
+        ]
+        found = [one for one in about if one["objectRef"]["resource"] == "embeddingservices"]
+        return sum(one["verb"] == "list" for one in found)
 
 
 def manifest_of(name: str, **spec: Any) -> Plain:
@@ -161,9 +163,9 @@ def audited(cluster: Cluster, user: str) -> list[Plain]:
 class Working:
     """An operator at work in a thread of its own; `user` is its name in the audit log."""
 
-    def __init__(self, configuration: Configuration, user: str, wrap: Wrap) -> None:
+    def __init__(self, configuration: Configuration, user: str, wrap: Wrap, proxy: str | None = None) -> None:
         self.user = user
-        self.operator = Operator(configuration, wrap)
+        self.operator = Operator(configuration, wrap, proxy)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._error: BaseException | None = None
@@ -204,10 +206,14 @@ def configuration_of(place: Place, kubeconfig: Path, user: str, **others: Any) -
 
 @contextmanager
 def working(place: Place, wrap: Wrap = lambda transport: transport, **others: Any) -> Iterator[Working]:
-    """An operator inside, as an administrator of its own name unless `kubeconfig` and `user` say otherwise."""
+    """An operator inside, as an administrator of its own name unless `kubeconfig` and `user` say otherwise.
+
+    `proxy` is how it asks pods (see `Pods`), the rest is of its `Configuration`.
+    """
     user = others.pop("user", f"operator-{secrets.token_hex(4)}")
+    proxy = others.pop("proxy", None)
     kubeconfig = others.pop("kubeconfig", None) or place.cluster.kubeconfig_for(user, ["system:masters"])
-    made = Working(configuration_of(place, kubeconfig, user, **others), user, wrap)
+    made = Working(configuration_of(place, kubeconfig, user, **others), user, wrap, proxy)
     made.start()
     try:
         yield made

@@ -10,18 +10,20 @@ import socket
 import sys
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from embedfleet.api import EmbeddingService, problems
-from embedfleet_operator import render
+from embedfleet_operator import manifest, render
 from embedfleet_operator.configuration import Configuration
-from embedfleet_operator.errors import CannotRender, NoAccess
+from embedfleet_operator.errors import CannotRender, ManifestUnreadable, NoAccess
 from embedfleet_operator.render.site import INGRESS, SERVICE_MONITOR
 
 _REFUSED = 2
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a pod finds its own namespace."""
+
+_EXPECTED = ("kopf._core.reactor.running", "kopf._core.reactor.observation")
+"""What they warn of is so by design: no signals for kopf, types that this cluster lacks."""
 
 
 def main(arguments: list[str]) -> int:
@@ -92,6 +94,8 @@ def _lease_seconds(text: str) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     logging.basicConfig(level=chosen.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(logging.DEBUG if chosen.log_level == "debug" else logging.WARNING)
+    for name in _EXPECTED:
+        logging.getLogger(name).setLevel(logging.DEBUG if chosen.log_level == "debug" else logging.ERROR)
     try:
         asyncio.run(_operate(_configuration(chosen)))
     except NoAccess as error:
@@ -134,11 +138,13 @@ def _own_namespace() -> str | None:
 
 def _render(chosen: argparse.Namespace) -> int:
     try:
-        service = EmbeddingService.model_validate(yaml.safe_load(_text(chosen.file)))
+        service = EmbeddingService.model_validate(manifest.read(_text(chosen.file)))
         made = render.objects(service, _site(chosen))
     except ValidationError as error:
         return _refuse(chosen.file, [str(problem) for problem in problems(error)])
-    except (CannotRender, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except ManifestUnreadable as error:
+        return _refuse(chosen.file, error.reasons)
+    except (CannotRender, OSError, UnicodeDecodeError) as error:
         return _refuse(chosen.file, [str(error)])
     print(to_json(made), end="")
     return 0

@@ -21,6 +21,14 @@ class PodTemplateInvalid(CannotRender):
         super().__init__("PodTemplateInvalid", message)
 
 
+class ManifestUnreadable(OperatorError):
+    """A manifest's text is no document that kubectl would take; `reasons` names each mistake in it."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
 class NotLeading(OperatorError):
     """A write was to be made by an operator that does not hold the Lease; another one makes it."""
 

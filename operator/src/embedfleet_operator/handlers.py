@@ -71,6 +71,8 @@ class Watch:
         await kopf.operator(
             registry=registry(self._credentials, self._tell),
             settings=_settings(),
+            # kopf's own asks for the name of who runs it, which a pod's user has not; its type, a str, is not exported
+            identity=self._configuration.identity,  # type: ignore[arg-type]  # see above
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,

@@ -32,6 +32,8 @@ _STARTING = ("ContainerCreating", "PodInitializing")
 _ASKED_ABOUT = 3
 """Pods whose events are read: those of one service that start badly do so for one reason."""
 _FORBIDDEN = 403
+_SITE_SECONDS = 10.0
+"""For which what holds for the whole cluster is not read anew: its types and the API server's addresses."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +56,7 @@ class Observer:
         self._cluster = cluster
         self._pods = pods
         self._configuration = configuration
+        self._site_until = 0.0
 
     async def look(self, tree: Plain) -> Seen:
         """All that is around the EmbeddingService `tree`."""
@@ -85,6 +88,12 @@ class Observer:
         return replace(seen, observed=replace(seen.observed, capacity=Capacity(ever_fits=fits)))
 
     async def _site(self) -> Site:
+        now = asyncio.get_running_loop().time()
+        if now >= self._site_until:
+            self._known_site, self._site_until = await self._read_site(), now + _SITE_SECONDS
+        return self._known_site
+
+    async def _read_site(self) -> Site:
         told = self._configuration
         knows = await asyncio.gather(*(self._cluster.knows(one) for one in resources.OPTIONAL))
         apis = [f"{one.api_version}/{one.kind}" for one, known in zip(resources.OPTIONAL, knows, strict=True) if known]

@@ -13,6 +13,8 @@ _INTERVAL_SECONDS = 0.2
 """Between two passes on one object: a burst of events (pods becoming ready) costs a few passes, not one each."""
 _FIRST_SECONDS, _MOST_SECONDS = 0.5, 30.0
 """The wait after a first failure, which doubles with each further one up to the most."""
+_YIELD_SECONDS = 10.0
+"""How much later something may have happened to another object and still come before a mere resync."""
 
 
 @dataclass(slots=True)
@@ -22,6 +24,8 @@ class _Entry:
     not_before: float = 0.0
     failures: int = 0
     busy: bool = False
+    happened: bool = False
+    """Something has happened to it; else it is looked at for safety's sake."""
 
 
 class WorkQueue:
@@ -30,19 +34,28 @@ class WorkQueue:
     def __init__(self) -> None:
         self._entries: dict[Key, _Entry] = {}
 
-    def add(self, key: Key, now: float, delay: float = 0.0) -> None:
-        """Ask for a pass on `key`, at the latest `delay` seconds from now if its back-off allows."""
+    def add(self, key: Key, now: float, delay: float = 0.0, *, happened: bool = True) -> None:
+        """Ask for a pass on `key`, at the latest `delay` seconds from now if its back-off allows.
+
+        One for a resync's sake (`happened` is false) lets others go first: an edit need not wait for all of them.
+        """
         entry = self._entries.setdefault(key, _Entry())
+        entry.happened |= happened
         entry.due = now + delay if entry.due is None else min(entry.due, now + delay)
 
     def take(self, now: float) -> Key | None:
         """The object that has waited longest of those that are due, now in work; None when there is none."""
-        due = [(at, key) for key, entry in self._entries.items() if (at := _ready_at(entry)) is not None and at <= now]
+        ready = [(_ready_at(entry), entry, key) for key, entry in self._entries.items()]
+        due = [
+            (at if entry.happened else at + _YIELD_SECONDS, key)
+            for at, entry, key in ready
+            if at is not None and at <= now
+        ]
         if not due:
             return None
         _, key = min(due)
         entry = self._entries[key]
-        entry.due, entry.busy, entry.not_before = None, True, now + _INTERVAL_SECONDS
+        entry.due, entry.busy, entry.happened, entry.not_before = None, True, False, now + _INTERVAL_SECONDS
         return key
 
     def done(self, key: Key, now: float, again: float | None = None) -> None:

@@ -103,7 +103,7 @@ def test_the_operator_is_asked(live: bool, status: int, told: str) -> None:
     async def main() -> None:
         address = "127." + ".".join(str(1 + byte % 254) for byte in secrets.token_bytes(3))  # the port is free there
         configuration = Configuration(identity="", observe_host=address, observe_port=8081)
-        async with health.served(configuration, lambda: live):
+        async with health.served(configuration, lambda: live, lambda: b""):
             ended, wrote = await check("operator", URL=f"http://{address}:8081/live")
         assert (ended, told in wrote) == (status, True), wrote
 

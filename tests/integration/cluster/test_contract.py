@@ -14,14 +14,6 @@ ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples" / "embeddingservice.yaml"
 
 
-@pytest.fixture(scope="module")
-def contract(cluster: Cluster) -> Cluster:
-    """`cluster` once it serves EmbeddingServices."""
-    cluster.kubectl("apply", "--validate=strict", "-f", str(ROOT / "crds"))
-    cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
-    return cluster
-
-
 def example(**spec: Any) -> str:
     """The example's manifest with these fields of its spec instead."""
     manifest = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))

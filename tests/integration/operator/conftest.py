@@ -6,16 +6,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.support.clusters import running
+from tests.support.clusters import running, with_contract
 from tests.support.honesty import assert_honest
-from tests.support.operators import Place, serve
+from tests.support.operators import Place
 
 
 @pytest.fixture(scope="session")
 def contract(cluster: Cluster) -> Iterator[Cluster]:
     """`cluster` once it serves EmbeddingServices; at the end each status that was written there is judged."""
-    serve(cluster)
-    yield cluster
+    yield with_contract(cluster)
     assert_honest(cluster)
 
 
@@ -24,6 +23,14 @@ def bare() -> Iterator[Cluster]:
     """Another cluster, whose types of objects a test may change; not every test finds EmbeddingServices there."""
     with running() as made:
         yield made
+        assert_honest(made)
+
+
+@pytest.fixture(scope="session")
+def hollow() -> Iterator[Cluster]:
+    """A cluster that serves EmbeddingServices, with two nodes that kwok pretends: pods are placed and become ready."""
+    with running(hollow=2) as made:
+        yield with_contract(made)
         assert_honest(made)
 
 
@@ -36,8 +43,17 @@ def place(contract: Cluster, namespace: str) -> Place:
 @pytest.fixture
 def lone_place(bare: Cluster) -> Iterator[Place]:
     """The same in `bare`, which serves EmbeddingServices by then."""
-    serve(bare)
+    yield from _place(with_contract(bare))
+
+
+@pytest.fixture
+def hollow_place(hollow: Cluster) -> Iterator[Place]:
+    """The same in `hollow`."""
+    yield from _place(hollow)
+
+
+def _place(cluster: Cluster) -> Iterator[Place]:
     name = f"test-{secrets.token_hex(4)}"
-    bare.kubectl("create", "namespace", name)
-    yield Place(bare, name)
-    bare.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("create", "namespace", name)
+    yield Place(cluster, name)
+    cluster.kubectl("delete", "namespace", name, "--wait=false")

@@ -21,7 +21,8 @@ from embedfleet_operator.pods import Pods
 from embedfleet_operator.reconcile import Reconciler
 from tests.cluster.cluster import Cluster
 from tests.support import privileges
-from tests.support.operators import Place, serve, until, working
+from tests.support.clusters import with_contract
+from tests.support.operators import Place, until, working
 from tests.support.privileges import Lack
 
 NAMESPACE = "verbs"
@@ -33,7 +34,7 @@ WORDS = {"update embeddingservices/finalizers": "can't set finalizers on"}
 @pytest.fixture(scope="module")
 def prepared(bare: Cluster) -> Iterator[Place]:
     """Services, one for each verb, and users who lack it: each service is as far as it must be for that to show."""
-    serve(bare)
+    with_contract(bare)
     bare.kubectl("apply", "-f", "-", stdin=json.dumps(privileges.MONITORS))
     bare.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
     bare.kubectl("create", "namespace", NAMESPACE)

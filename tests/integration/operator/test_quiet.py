@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.operators import Place, audited, until, working
+from tests.support.operators import Place, until, working
 
 RESYNC_SECONDS = 0.4
 
@@ -14,19 +14,11 @@ def test_a_resync_writes_nothing(place: Place) -> None:
         place.apply()
         place.settled()
         until(lambda: place.condition()["reason"] == "Unschedulable")
-        seen = looks(place, operator.user)
-        until(lambda: looks(place, operator.user) >= seen + 2)  # what the last events asked for is done
-        writes, seen = len(place.written_by(operator.user)), looks(place, operator.user)
-        until(lambda: looks(place, operator.user) >= seen + 10)
+        seen = place.looks(operator.user)
+        until(lambda: place.looks(operator.user) >= seen + 2)  # what the last events asked for is done
+        writes, seen = len(place.written_by(operator.user)), place.looks(operator.user)
+        until(lambda: place.looks(operator.user) >= seen + 10)
         assert len(place.written_by(operator.user)) == writes
-
-
-def looks(place: Place, user: str) -> int:
-    """How often `user` has listed the services by itself (kopf does so once, as it begins to watch)."""
-    found = [
-        one for one in audited(place.cluster, user) if one.get("objectRef", {}).get("resource") == "embeddingservices"
-    ]
-    return sum(one["verb"] == "list" for one in found)
 
 
 @pytest.mark.requirement("O1", "O7")

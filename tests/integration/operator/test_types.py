@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.support.operators import Place, serve, until, working
+from tests.support.clusters import with_contract
+from tests.support.operators import Place, until, working
 
 CRD = "embeddingservices.embedfleet.dev"
 FIELD = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/novel"
@@ -20,7 +21,7 @@ def test_a_type_that_comes_late(bare: Cluster, caplog: pytest.LogCaptureFixture)
     place = Place(bare, "default", "late")
     with working(place, resync_seconds=600):
         until(lambda: "apply the CRD" in caplog.text)
-        serve(bare)
+        with_contract(bare)
         place.apply(replicas=1)
         place.settled()
         place.apply(replicas=2)

@@ -38,6 +38,11 @@ def test_reads_json_and_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: 
         ("- a\n- b\n", ["must be a mapping"]),
         ("a: [\n", ["line"]),
         ("a: 1\n---\nb: 2\n", ["single document"]),
+        (
+            "metadata: {name: a}\nspec:\n  gpu: {count: 1, count: 2}\n  models: [{name: m}]\n  models: []\n",
+            ["spec.gpu.count: stands twice, on line 3 and on line 3", "spec.models: stands twice, on line 4 and on"],
+        ),
+        ("a: !!int x\n", ["cannot be read"]),
         ("metadata: {name: a}\nspec: {image: i, models: [{name: m, source: {path: w}}]}\n", ["model m", "absolute"]),
         ("metadata: {name: a}\nspec: {models: [{name: m, source: {path: /w}}]}\n", ["spec.image"]),
     ],
@@ -50,6 +55,16 @@ def test_names_every_mistake(text: str, told: list[str], tmp_path: Path, capsys:
     printed = capsys.readouterr()
     assert printed.out == ""
     assert [word for word in told if word not in printed.err] == []
+
+
+def test_a_revision_that_looks_like_a_date_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What YAML 1.1 takes for a date stays as it is written; a merge key (`<<`) is no key that stands twice."""
+    path = tmp_path / "manifest.yaml"
+    hub = "&hub {repo: org/m, revision: 2024-01-01}"
+    models = f"[{{name: m, source: {{huggingFace: {hub}}}}}, {{name: n, source: {{huggingFace: {{<<: *hub}}}}}}]"
+    path.write_text(f"metadata: {{name: a}}\nspec: {{image: i, models: {models}}}\n", encoding="utf-8")
+    assert main(["render", "-f", str(path)]) == 0
+    assert "2024-01-01" in capsys.readouterr().out
 
 
 def test_a_missing_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,8 +65,10 @@ def test_a_model_is_as_the_worst_pod_has_it() -> None:
     failed = answer(state="Failed", model={"cause": "no weights", "fingerprint": None})
     (model,) = status(facts(seen(answers={"p-1": answer(), "p-2": failed})), EMPTY, NOW).models
     assert (model.state, model.message, model.fingerprint) == ("Failed", "no weights", "f" * 64)
-    (model,) = status(facts(seen(answers={})), EMPTY, NOW).models
-    assert model.state == "Unknown"
+    silent = status(facts(seen(answers={})), EMPTY, NOW)
+    assert (silent.models[0].state, silent.models_ready) == ("Unknown", "?/1")
+    none = status(facts(seen(server_pods=[], answers={})), EMPTY, NOW)
+    assert none.models_ready == "0/1"
 
 
 @pytest.mark.requirement("O4")
@@ -83,6 +85,8 @@ def test_the_course_of_a_first_start() -> None:
     half = facts(seen(apart=deployment(ready=1), server_pods=[pod("p-1"), pod("p-2", ready=False)]))
     assert told(half)["Ready"] == ("False", "PodsNotReady")
     assert told(half)["Available"] == ("True", "PodsReady")
+    uncounted = status(facts(seen(apart=deployment(ready=1))), EMPTY, NOW).conditions[0]
+    assert uncounted.message == "2 of 2 pods take requests; the Deployment has yet to count them"
 
 
 @pytest.mark.requirement("O3")

@@ -144,6 +144,7 @@ def test_pods_with_older_batching_values_are_touched_once() -> None:
         pods.pod(objects.pod("new"), server.server_state(objects.answer(7))),
         pods.pod(objects.pod("old"), server.server_state(objects.answer(6))),
         pods.pod(objects.pod("silent")),
+        pods.pod(objects.pod("starting", ready=False)),
         pods.pod(objects.pod("leaving", leaving=True)),
         pods.pod(touched, server.server_state(objects.answer(6))),
     ]

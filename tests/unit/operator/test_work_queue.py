@@ -85,3 +85,17 @@ def test_nothing_is_kept_of_what_is_done() -> None:
     queue.done(A, 9.0)
     assert len(queue) == 0
     assert queue.wait_seconds(9.0) is None
+
+
+def test_what_has_happened_goes_before_a_resync() -> None:
+    """An edited object need not wait for those that a resync asked for before, unless these have waited for long."""
+    queue = WorkQueue()
+    queue.add(("a", "old"), 0.0, happened=False)
+    queue.add(("a", "resynced"), 8.0, happened=False)
+    queue.add(("a", "edited"), 12.0)
+    assert [queue.take(12.0) for _ in range(3)] == [("a", "old"), ("a", "edited"), ("a", "resynced")]
+    queue.done(("a", "old"), 12.0)
+    queue.add(("a", "old"), 13.0, happened=False)
+    queue.add(("a", "old"), 13.0)
+    queue.add(("a", "other"), 12.5, happened=False)
+    assert queue.take(13.0) == ("a", "old")

@@ -7,7 +7,7 @@ from typing import Any
 
 from embedfleet_operator import names, permissions, resources
 from embedfleet_operator.cluster.transport import APPLY, JSON, MERGE_PATCH, Plain, Transport
-from embedfleet_operator.errors import NotLeading, Refused
+from embedfleet_operator.errors import NotLeading, Refused, Unreachable
 from embedfleet_operator.observed import plain
 from embedfleet_operator.permissions import Verb
 from embedfleet_operator.resources import Resource
@@ -31,11 +31,18 @@ class Cluster:
     Args:
         transport: the way there.
         may_write: whether this replica leads; a write is `NotLeading` else. Only the Lease is written regardless.
+        asked: is told of each request's verb, resource and code: `2xx`, an error's status, or `none` without an answer.
     """
 
-    def __init__(self, transport: Transport, may_write: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        may_write: Callable[[], bool] = lambda: True,
+        asked: Callable[[str, str, str], None] = lambda *_: None,
+    ) -> None:
         self._transport = transport
         self._may_write = may_write
+        self._asked = asked
 
     async def service(self, namespace: str, name: str) -> Plain | None:
         """An EmbeddingService; None when it is not there."""
@@ -181,7 +188,13 @@ class Cluster:
         assert permissions.allows(verb, resource, sub), f"This is a bug: {verb} {path} is not in the role"
         if verb not in _READS and resource != resources.LEASES and not self._may_write():
             raise NotLeading(f"{verb} {path}: this replica does not lead")
-        return await self._transport.request(_METHODS[verb], path, query or {}, body, content)
+        try:
+            found = await self._transport.request(_METHODS[verb], path, query or {}, body, content)
+        except (Refused, Unreachable) as error:
+            self._asked(verb, resource.plural, str(error.code) if isinstance(error, Refused) else "none")
+            raise
+        self._asked(verb, resource.plural, "2xx")
+        return found
 
 
 def event(about: Mapping[str, Any], name: str, identity: str, told: Mapping[str, str], now: datetime) -> Plain:

@@ -18,4 +18,5 @@ def touch(generation: int) -> dict[str, Any]:
 
 
 def _lags(pod: Pod, generation: int) -> bool:
-    return pod.server is None or pod.server.generation != generation
+    """One that is silent as it starts has mounted the newest; silent and ready, it is out of the operator's reach."""
+    return pod.is_ready if pod.server is None else pod.server.generation != generation

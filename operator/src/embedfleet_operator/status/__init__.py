@@ -1,12 +1,12 @@
 """What is told of a service: conditions, figures and events, as pure functions of what is observed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
-from embedfleet.api.status import Condition, EmbeddingServiceStatus
+from embedfleet.api.status import Condition, EmbeddingServiceStatus, ModelStatus
 from embedfleet_operator import names
 from embedfleet_operator.status.conditions import Statement, statements
 from embedfleet_operator.status.diagnosis import diagnose
@@ -34,8 +34,15 @@ def status(facts: Facts, old: EmbeddingServiceStatus, now: datetime) -> Embeddin
         batching_generation=min(generations, default=None),
         conditions=_conditions(statements(facts, diagnose(facts)), old, facts.observed.generation, now),
         models=told,
-        models_ready=f"{sum(model.state == 'Ready' for model in told)}/{len(told)}",
+        models_ready=f"{_loaded(facts, told)}/{len(told)}",
     )
+
+
+def _loaded(facts: Facts, told: Sequence[ModelStatus]) -> int | str:
+    """How many models are loaded; `?` when pods take requests and none answers the operator."""
+    if facts.ready_pods and not facts.answers:
+        return "?"
+    return sum(model.state == "Ready" for model in told)
 
 
 def read(tree: Mapping[str, Any]) -> EmbeddingServiceStatus:

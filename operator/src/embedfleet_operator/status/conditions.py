@@ -42,7 +42,8 @@ def _way_on(facts: Facts) -> tuple[str, str] | None:
     if facts.is_rolling:
         return _rolling(facts)
     if not facts.is_rolled_out:
-        return ("PodsNotReady" if facts.ready_pods else "Starting"), _counts(facts)
+        late = "; the Deployment has yet to count them" if len(facts.ready_pods) >= facts.wanted else ""
+        return ("PodsNotReady" if facts.ready_pods else "Starting"), f"{_counts(facts)}{late}"
     if facts.late_pods:
         words = f"generation {facts.observed.generation} of the batching values has yet to reach"
         return "SettingsPending", f"{words} {', '.join(facts.late_pods)}"

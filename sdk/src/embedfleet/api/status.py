@@ -70,6 +70,6 @@ class EmbeddingServiceStatus(ContractModel):
     conditions: Annotated[list[Condition], Field(max_length=16)] = Field(default_factory=list)
     """Statements about the service."""
     models_ready: Annotated[str, Field(max_length=16)] | None = None
-    """Models that are loaded in every pod that answers, of all: `2/3`."""
+    """Models that are loaded in every pod that answers, of all: `2/3`; `?/3` when none answers the operator."""
     models: Annotated[list[ModelStatus], Field(max_length=32)] = Field(default_factory=list)
     """The models as the pods report them."""
