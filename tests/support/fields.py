@@ -51,6 +51,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
     ".network.ingress.controllerNamespace": ("ingress", "other"),
     ".monitoring.serviceMonitor.labels": ({"a": "1"}, {"b": "2"}),
     ".monitoring.allowedNamespaces": (["watching"], ["other"]),
+    ".tracing.endpoint": ("http://collector.tracing:4318", "https://other.example:4319/otlp"),
+    ".tracing.samplingRatePerMillion": (0, 500_000),
     ".image": ("registry.example/server:2", "registry.example/server:3"),
     ".imagePullSecrets[].name": ("pull", "other"),
     ".podTemplate.metadata.labels": ({"a": "1"}, {"b": "2"}),
