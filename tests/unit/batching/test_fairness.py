@@ -151,3 +151,34 @@ def test_a_moment_in_which_nothing_waits_forgives_nobody() -> None:
     for name in ("much", "little"):
         accounts.arrive(name, 1)
     assert accounts.served("much") > accounts.served("little")
+
+
+@pytest.mark.requirement("B21")
+def test_one_that_comes_back_is_not_forgotten_when_the_oldest_of_those_who_left_are() -> None:
+    """It was the first to leave, then came back: its account outlives a thousand others who left after it."""
+    accounts = Accounts()
+    for name, tokens in (("always", 0), ("back", 500)):
+        accounts.arrive(name, 1)
+        accounts.serve(name, tokens)
+    accounts.leave("back", 1)
+    accounts.arrive("back", 1)
+    for number in range(1_100):
+        name = f"tenant {number}"
+        accounts.arrive(name, 1)
+        accounts.serve(name, 10)
+        accounts.leave(name, 1)
+    assert accounts.served("back") == 500
+
+
+@pytest.mark.requirement("B21")
+def test_a_turn_lasts_for_512_tokens_whatever_their_lengths() -> None:
+    """Two tenants share a batch by turns: the second has its whole turn though no two lengths are alike."""
+    core = BatchingCore(1, Bound())
+    core.add_model("m", Policy(max_batch_size=17))
+    core.model_ready("m", "cpu", padded=False)
+    core.submit("m", ["x"] * 16, [64] * 16, None, 0.0, tenant="alike")
+    core.submit("m", ["x"] * 8, [*range(57, 65)], None, 0.0, tenant="all kinds")
+    batch = core.next_batch(0.0)
+    assert batch is not None
+    tenants = [entry[2].tenant for entry in batch.entries]
+    assert (tenants.count("all kinds"), tenants.count("alike")) == (8, 9)

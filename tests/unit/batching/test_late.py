@@ -3,8 +3,11 @@
 import pytest
 
 from embedfleet_server.batching.core import BatchingCore
+from embedfleet_server.batching.fairness import Accounts
+from embedfleet_server.batching.flow import one_bucket
+from embedfleet_server.batching.queue import ModelQueue
 from embedfleet_server.batching.spread import Spread
-from embedfleet_server.batching.types import HIGH, Batch, Bound, Policy, Refusal, Work
+from embedfleet_server.batching.types import CRITICAL, HIGH, LOW, NORMAL, Batch, Bound, Policy, Refusal, Work
 
 pytestmark = pytest.mark.requirement("B7", "B10")
 
@@ -63,6 +66,37 @@ def test_what_is_before_depends_on_priority_and_tenant() -> None:
     assert made.wait("m", 10, tenant="b") < 1.0
     assert isinstance(put(made, 2, within=102.0, tenant="b"), Work)
     assert isinstance(put(made, 2, within=102.0, tenant="a"), Refusal)
+
+
+@pytest.mark.parametrize(
+    ("priority", "tenant", "tokens", "before"),
+    [
+        (NORMAL, "new", 50, 30 + 50 + 40),
+        (NORMAL, "much", 10, 30 + 100 + 40),
+        (NORMAL, "little", 10, 30 + 40 + 50),
+        (LOW, "new", 50, 30 + 100 + 40),
+        (HIGH, "new", 50, 30),
+        (CRITICAL, "new", 50, 0),
+    ],
+)
+def test_what_is_served_before_new_work(priority: int, tenant: str, tokens: int, before: int) -> None:
+    """All of higher priority; of its own what its tenant has, and of each other at most as much as it then has."""
+    queue = ModelQueue(one_bucket, Accounts())
+    waiting = ((NORMAL, "much", 100), (NORMAL, "little", 40), (HIGH, "much", 30))
+    for number, (of, who, cost) in enumerate(waiting):
+        queue.push(Work("m", ["x"], [cost], None, 0.0, number, of, who), 0.0)
+    assert queue.ahead(priority, tenant, tokens) == before
+
+
+def test_each_work_of_a_batch_teaches_the_spread() -> None:
+    """Works of which nothing was expected are passed over, whatever their place in the batch."""
+    works = [Work("m", ["x"], [1], None, 0.0, number, expected=float(number % 2)) for number in range(40)]
+    for work in works:
+        work.waiting = 0
+    entries = [(work.number, 1, work, 0) for work in works]
+    spread = Spread()
+    spread.learn(Batch(1, "m", "cpu", entries, 40, 0.0), ended=3.0)
+    assert spread.ratio == pytest.approx(1.5 + 20 * 0.05 * 0.99)
 
 
 def test_the_spread_follows_what_is_seen() -> None:
