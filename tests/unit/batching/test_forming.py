@@ -216,3 +216,12 @@ def test_a_free_place_on_a_device_that_runs_several_is_idle() -> None:
         assert lengths(batch(made)) == [5]
     put(made, [5])
     assert made.next_batch(0.0) is None
+
+
+@pytest.mark.requirement("B4", "B5")
+def test_lengths_beyond_one_that_does_not_fit_are_passed_over_and_others_still_looked_at() -> None:
+    """Of 70, 72 and 50 tokens beside four of 64, padded: the first is over the budget, so is the second; 50 fits."""
+    made = core(Policy(max_batch_size=10, max_batch_tokens=330))
+    put(made, [64] * 4)
+    put(made, [70, 72, 50])
+    assert sorted(lengths(batch(made))) == [50, 64, 64, 64, 64]

@@ -1,5 +1,7 @@
 """Work that would hardly be computed by the deadline its caller stated is refused, rather than computed for nobody."""
 
+import random
+
 import pytest
 
 from embedfleet_server.batching.core import BatchingCore
@@ -119,3 +121,25 @@ def batch(expected: float) -> Batch:
     work = Work("m", ["x"], [10], None, 0.0, 1, expected=expected)
     work.waiting = 0
     return Batch(1, "m", "cpu", [(1, 10, work, 0)], 10, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.requirement("B10")
+def test_deadlines_are_kept_in_order_when_those_of_works_that_left_are_thrown_out(seed: int) -> None:
+    """Of 400 works most leave; the others are taken at their deadlines, none late, none early."""
+    chance = random.Random(seed)
+    queue = ModelQueue(one_bucket, Accounts())
+    works = [
+        Work("m", ["x"], [1], None, 0.0, number, deadline=float(chance.randint(100, 900))) for number in range(400)
+    ]
+    for work in works:
+        queue.push(work, 0.0)
+    for work in chance.sample(works, 350):
+        queue.forget(work)
+    queue.expired(1.0)
+    left = [work for work in works if work.waiting]
+    for now in range(100, 901, 50):
+        taken = queue.expired(float(now))
+        assert {work.number for work in taken} == {work.number for work in left if now - 50 < work.deadline <= now}
+        for work in taken:
+            queue.forget(work)
