@@ -23,14 +23,20 @@ def test_many_become_ready_and_are_then_left_alone(hollow_place: Place) -> None:
         whole = {"apiVersion": "v1", "kind": "List", "items": items}
         hollow_place.kubectl("create", "-f", "-", stdin=json.dumps(whole))
         until(lambda: ready(hollow_place) == SERVICES, 120)
-        seen = hollow_place.looks(operator.user)
-        until(lambda: hollow_place.looks(operator.user) >= seen + 2, 60)  # what the last events asked for is done
-        writes, seen = hollow_place.written_by(operator.user), hollow_place.looks(operator.user)
-        until(lambda: hollow_place.looks(operator.user) >= seen + 11, 60)
-        assert hollow_place.written_by(operator.user)[len(writes) :] == []
+        # On a machine that is busy a node may be late: then its pods, and their services' statuses, change once more.
+        assert any(_written_in_ten_resyncs(hollow_place, operator.user) == [] for _ in range(3))
     services = json.loads(hollow_place.kubectl("get", "embed", "-o", "json"))["items"]
     assert {one["status"]["readyReplicas"] for one in services} == {PODS}
     assert {one["status"]["models"][0]["dimensions"] for one in services} == {384}
+
+
+def _written_in_ten_resyncs(place: Place, user: str) -> list[str]:
+    """What is written from now on: the first two resyncs finish what the last events asked for."""
+    seen = place.looks(user)
+    until(lambda: place.looks(user) >= seen + 2, 60)
+    writes, seen = place.written_by(user), place.looks(user)
+    until(lambda: place.looks(user) >= seen + 11, 60)
+    return [f"{one['verb']} {one['requestURI']}" for one in place.written_by(user)[len(writes) :]]
 
 
 def ready(place: Place) -> int:
