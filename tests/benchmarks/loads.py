@@ -14,6 +14,7 @@ MIXED = 2000
 """Texts in the mixed load."""
 _SEED = 26  # with all-MiniLM-L6-v2's tokenizer and Python 3.11's library: mean 35.7 tokens, p50 25, longest 256
 _SHORT_WORDS = 4
+_LONG_WORDS = 400  # more than 256 tokens, where all-MiniLM-L6-v2 cuts
 Format = Literal["float", "base64", "npy"]
 
 
@@ -41,6 +42,13 @@ def short(count: int) -> Iterator[str]:
     words = stdlib_words()
     for start in itertools.islice(itertools.cycle(range(len(words) - _SHORT_WORDS)), count):
         yield " ".join(words[start : start + _SHORT_WORDS])
+
+
+def long(count: int) -> list[str]:
+    """Texts that the model cuts at its longest input, all of one length then."""
+    words = stdlib_words()
+    starts = range(0, count * _LONG_WORDS, _LONG_WORDS)
+    return [" ".join(words[start : start + _LONG_WORDS]) for start in starts]
 
 
 def digest(texts: Sequence[str]) -> str:

@@ -16,6 +16,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     BertConfig,
     BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    Gemma3TextConfig,
+    Gemma3TextModel,
     ModernBertConfig,
     ModernBertModel,
     MPNetConfig,
@@ -107,6 +111,35 @@ def modern_bert_config(tokenizer: PreTrainedTokenizerFast, **more: Any) -> Moder
     )
 
 
+def make_distil_bert(directory: Path) -> Path:
+    """A DistilBERT: BERT without token types."""
+    tokenizer = word_piece("[CLS]", "[SEP]", "[PAD]", "[UNK]", types=False)
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, dim=WIDTH, n_layers=2, n_heads=4, hidden_dim=48
+    )
+    return _save(directory, [_transformer(directory, DistilBertModel, config, tokenizer), _pooling("mean")])
+
+
+def make_gemma(directory: Path) -> Path:
+    """A Gemma 3 as embeddings have it: both directions, grouped heads, a window in one of two layers."""
+    tokenizer = byte_level(("[CLS]", "[SEP]", "[PAD]", "[UNK]"), "[CLS] $A [SEP]", "[PAD]", types=False)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=MAX_TOKENS,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=0,
+        eos_token_id=1,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"],
+        use_bidirectional_attention=True,
+        query_pre_attn_scalar=8,
+        **SIZES,
+    )
+    return _save(directory, [_transformer(directory, Gemma3TextModel, config, tokenizer), _pooling("mean")])
+
+
 def make_decoder(directory: Path, *, padding_side: str = "left") -> Path:
     """A Qwen3: causal attention, a last token of its own, last-token pooling, an instruction for queries."""
     tokenizer = byte_level(("<|endoftext|>",), "$A <|endoftext|>", "<|endoftext|>", padding_side=padding_side)
@@ -141,6 +174,8 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "mpnet": make_mpnet,
     "xlm-roberta": make_xlm_roberta,
     "modern-bert": make_modern_bert,
+    "distil-bert": make_distil_bert,
+    "gemma": make_gemma,
     "decoder-left": make_decoder,
     "decoder-right": lambda path: make_decoder(path, padding_side="right"),
 }

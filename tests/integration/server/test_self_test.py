@@ -77,4 +77,6 @@ def test_a_failed_self_test_keeps_the_server_from_ready(tmp_path: Path) -> None:
         (listed,) = [one for one in server.ask("GET", "/v1/models")[1]["data"] if one["id"] == "semantic"]
         assert listed["embedfleet"]["precision"] == response.headers["X-Embedfleet-Precision"]
         assert listed["embedfleet"]["precision_reason"]
+        assert listed["embedfleet"]["layout"] in ("packed", "padded")
+        assert listed["embedfleet"]["layout_reason"]
         assert found["semantic"]["precision_reason"] == listed["embedfleet"]["precision_reason"]

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from embedfleet_server.engine.protocols import Encoded, Item, Rows
+from embedfleet_server.models import choosing
 from embedfleet_server.models.choosing import Around, automatic, layer_times, named
+from embedfleet_server.models.linear import PackedLinear
 from embedfleet_server.models.precision import Hardware, Times
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.reference import Reference
@@ -191,3 +194,17 @@ def test_a_real_layer_can_be_timed() -> None:
     """On this machine's CPU, in both precisions."""
     half, exact = layer_times((64, 128), "bfloat16")
     assert min(half.one, half.batch, exact.one, exact.batch) > 0
+
+
+def test_layers_are_timed_as_they_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both precisions the packed form is tried beside torch's own, since the model takes the faster one."""
+    tried: list[torch.dtype] = []
+
+    class Recorded(PackedLinear):
+        def __init__(self, layer: torch.nn.Linear) -> None:
+            super().__init__(layer)
+            tried.append(layer.weight.dtype)
+
+    monkeypatch.setattr(choosing, "PackedLinear", Recorded)
+    choosing.layer_times((32, 64), "bfloat16")
+    assert tried == [torch.bfloat16, torch.float32]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfleet_server.models.layout import CPU, Limits, pieces
+from embedfleet_server.models.layout import CPU, Limits, pieces, rows
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=80)
 
@@ -32,3 +32,19 @@ def test_inputs_of_one_length_stay_together() -> None:
 def test_a_long_input_does_not_pad_short_ones() -> None:
     """One long text among short ones is computed alone."""
     assert sorted(pieces([8, 256, 8, 8], CPU)) == [[0, 2, 3], [1]]
+
+
+@given(lengths=LENGTHS, tokens=st.integers(1, 3000))
+def test_packed_pieces_hold_every_input_within_the_limit(lengths: list[int], tokens: int) -> None:
+    """Nothing is lost or repeated; a piece has at most `tokens`, but for a lone input; like lengths are neighbours."""
+    cut = rows(lengths, tokens)
+    assert sorted(index for piece in cut for index in piece) == list(range(len(lengths)))
+    for piece in cut:
+        held = [lengths[index] for index in piece]
+        assert len(piece) == 1 or sum(held) <= tokens
+        assert held == sorted(held)
+
+
+def test_packed_pieces_are_of_like_size() -> None:
+    """2100 tokens with a limit of 2048 are two halves, not a whole and a rest."""
+    assert [len(piece) for piece in rows([21] * 100, 2048)] == [50, 50]

@@ -20,6 +20,44 @@ def test_a_packed_layer_gives_the_same_numbers(bias: bool) -> None:
             torch.testing.assert_close(PackedLinear(plain)(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.requirement("S2")
+def test_a_packed_layer_in_bfloat16_gives_the_same_numbers() -> None:
+    """To one step of bfloat16's 8 bits; the weight stays in bfloat16."""
+    torch.manual_seed(0)
+    plain = nn.Linear(48, 96, dtype=torch.bfloat16)
+    packed = PackedLinear(plain)
+    with torch.inference_mode():
+        for shape in ((1, 48), (2, 5, 48)):
+            x = torch.randn(*shape).to(torch.bfloat16)
+            torch.testing.assert_close(packed(x), plain(x), rtol=1e-2, atol=1e-2)
+    assert packed.weight.dtype == torch.bfloat16
+
+
+def test_bfloat16_layers_are_packed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As float32's are."""
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: True)
+    model = nn.Sequential(nn.Linear(32, 64, dtype=torch.bfloat16))
+    assert pack(model)
+    assert isinstance(model[0], PackedLinear)
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [
+        ([1.0, 1.2, 8.0, 10.0], True),
+        ([1.4, 1.2, 8.0, 10.0], False),
+        ([1.3, 1.2, 8.0, 10.0], True),
+        ([1.0, 1.2, 9.8, 10.0], False),
+    ],
+)
+def test_packing_must_help_a_batch_and_not_hurt_one_text(
+    monkeypatch: pytest.MonkeyPatch, taken: list[float], expected: bool
+) -> None:
+    """Times of one text packed and plain, and of a batch packed and plain."""
+    monkeypatch.setattr(linear, "shortest", lambda calls, tries: taken)
+    assert pack(nn.Sequential(nn.Linear(32, 64))) is expected
+
+
 def _model() -> nn.Module:
     return nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Sequential(nn.Linear(64, 8)))
 
@@ -36,13 +74,13 @@ def test_all_layers_are_packed_where_it_is_faster(monkeypatch: pytest.MonkeyPatc
 
 
 def test_other_precisions_and_subclasses_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bfloat16 layers, and classes that only look like a linear layer, are left alone."""
+    """float16 layers, which oneDNN has no form for, and classes that only look like a linear layer, are left alone."""
 
     class Odd(nn.Linear):
         pass
 
     monkeypatch.setattr(linear, "_is_worth_it", lambda _: True)
-    assert not pack(nn.Sequential(nn.Linear(4, 4).to(torch.bfloat16), Odd(4, 4)))
+    assert not pack(nn.Sequential(nn.Linear(4, 4).to(torch.float16), Odd(4, 4)))
 
 
 def test_a_build_without_the_operators_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

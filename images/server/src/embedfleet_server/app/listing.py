@@ -47,7 +47,7 @@ def _info(info: ModelInfo | None) -> dict[str, Any]:
     """What is known only of a loaded model; null until then."""
     names = (
         "task", "dimensions", "native_dimensions", "max_tokens", "fingerprint",
-        "precision", "precision_reason", "device", "revision", "padded", "normalized",
+        "precision", "precision_reason", "device", "revision", "padded", "layout", "layout_reason", "normalized",
     )  # fmt: skip
     known: dict[str, Any] = {name: getattr(info, name, None) for name in names}
     prompts, matryoshka = (sorted(info.prompts), list(info.matryoshka)) if info is not None else ([], [])

@@ -64,6 +64,8 @@ class ModelDetails(BaseModel):
     fingerprint: str | None
     precision: str | None
     precision_reason: str | None
+    layout: str | None
+    layout_reason: str | None
 
 
 class Model(Shape):

@@ -77,6 +77,10 @@ class ModelInfo:
     activation: str = "Identity"
     precision_reason: str = ""
     """Why it is this precision, in words."""
+    layout: Literal["packed", "padded"] = "padded"
+    """Whether a batch is computed as one row of tokens, or as rows that are padded to the longest."""
+    layout_reason: str = ""
+    """Why it is this layout, in words."""
 
 
 class Model(Protocol):

@@ -17,7 +17,7 @@ from embedfleet.api.models import ModelSpec, Task
 from embedfleet_server.engine.protocols import Model, ModelInfo, Pair
 from embedfleet_server.engine.rows import AnyRows, finite
 from embedfleet_server.engine.scoring import ACTIVATIONS
-from embedfleet_server.models import effective
+from embedfleet_server.models import effective, packing
 from embedfleet_server.models.dense import DenseForward, DenseModel, normalizes
 from embedfleet_server.models.device import Placement
 from embedfleet_server.models.fingerprint import Behaviour, fingerprint
@@ -75,7 +75,8 @@ def _dense(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
     encoder: Any = loaded.encoder
     modules = _packed(effective.modules(list(encoder), spec.normalize))
     tokenizing = _tokenizing(loaded, modules, effective.max_tokens(loaded.transformer, spec.max_tokens))
-    forward = DenseForward(modules, device=loaded.device, pad=loaded.pad)
+    packed, layout = _layout(loaded, modules, tokenizing.max_tokens)
+    forward = DenseForward(modules, device=loaded.device, pad=loaded.pad, packed=packed)
     native = _probed(forward(tokenizing.encode([_PROBE], "")))
     trained = effective.matryoshka(loaded.weights, native)
     behaviour = Behaviour(
@@ -86,7 +87,10 @@ def _dense(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
         max_tokens=tokenizing.max_tokens,
     )
     made = fingerprint(loaded.files, behaviour, cache=cache)
-    info = _info(spec, loaded, behaviour, forward, native=native, matryoshka=trained, fingerprint=made)
+    info = _info(
+        spec, loaded, behaviour, forward, native=native, matryoshka=trained, fingerprint=made,
+        layout=layout.kind, layout_reason=layout.reason,
+    )  # fmt: skip
     return DenseModel(info, tokenizing, forward)
 
 
@@ -206,8 +210,17 @@ def _info(
         normalized=behaviour.normalized,
         prompts=behaviour.prompts,
         default_prompt=behaviour.default_prompt,
-        **more,
+        **{"layout_reason": f"packed are dense models, and this one is {loaded.task}", **more},
     )
+
+
+def _layout(loaded: Loaded, modules: Modules, most: int) -> tuple[packing.Packed | None, packing.Layout]:
+    """How a dense model's batches are laid out."""
+    if loaded.device != "cpu":
+        return None, packing.Layout("padded", "packed are models on a CPU, and this one is on a GPU")
+    if len(modules) == 1:
+        return None, packing.Layout("padded", "its transformer pools by itself")
+    return packing.packed(modules[0], vocabulary=loaded.vocabulary, most=most)
 
 
 def _settings(modules: Modules) -> list[Any]:

@@ -9,8 +9,6 @@ What rows are compared with: the reference beside the weights, else the model's 
 
 import gc
 import logging
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -22,18 +20,17 @@ from embedfleet_server.engine.protocols import Encoded, Model
 from embedfleet_server.engine.rows import AnyRows
 from embedfleet_server.models import precision as decide
 from embedfleet_server.models import self_test
-from embedfleet_server.models.linear import PackedLinear
+from embedfleet_server.models.linear import MISSING, PackedLinear
 from embedfleet_server.models.precision import FLOAT32, Choice, Hardware, Times
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.reference import FILE, Reference
 from embedfleet_server.models.self_test import LEAST, is_close, shown
+from embedfleet_server.models.timing import CLOCK, Clock, shortest
 
 _log = logging.getLogger(__name__)
 _TRIES = 5
 _LAYER_TRIES = 20  # each takes a fraction of a millisecond, and a machine under load disturbs most of them
 _ONE, _BATCH = 16, 256  # rows of a layer: the tokens of a short text, and of a small batch
-_ENOUGH_SECONDS = 0.3  # of measuring: a large model shows in one try which precision is faster
-Clock = Callable[[], float]
 Timed = Callable[[str], tuple[Times, Times] | None]
 """Times of a layer in a precision and in float32; None where they are not known."""
 
@@ -54,7 +51,7 @@ class Around:
     has_room: bool = True
     layer: Timed = lambda precision: None
     """The widest of the model's layers, on a CPU."""
-    clock: Clock = field(default=time.perf_counter)
+    clock: Clock = field(default=CLOCK)
 
 
 def named(build: Build, asked: str, around: Around) -> Model:
@@ -137,37 +134,30 @@ def _tried(build: Build, candidate: str, exact: Any, around: Around) -> tuple[Mo
 def measured(models: Sequence[Model], clock: Clock) -> tuple[Times, Times]:
     """The shortest times of two models."""
     work = [_forward(model, batch) for model in models for batch in _work(model)]
-    one, batch, other_one, other_batch = _shortest(work, _TRIES, clock)
+    one, batch, other_one, other_batch = shortest(work, _TRIES, clock)
     return Times(one, batch), Times(other_one, other_batch)
 
 
 @torch.inference_mode()
-def layer_times(layer: tuple[int, int], precision: str, clock: Clock = time.perf_counter) -> tuple[Times, Times]:
-    """Shortest times on the CPU of a linear layer of such a shape: in `precision`, and in float32 (see `linear`)."""
-    exact = nn.Linear(*layer)
-    forms: list[Any] = [nn.Linear(*layer, dtype=getattr(torch, precision)), exact]
+def layer_times(layer: tuple[int, int], precision: str, clock: Clock = CLOCK) -> tuple[Times, Times]:
+    """Shortest times on the CPU of a linear layer of such a shape, packed or not: in `precision`, and in float32."""
+    half, exact = (_forms(nn.Linear(*layer, dtype=getattr(torch, name))) for name in (precision, FLOAT32))
+    calls = [_call(form, rows) for rows in (_ONE, _BATCH) for form in (*half, *exact)]
+    taken = shortest(calls, _LAYER_TRIES, clock)
+    ones, batches = taken[: len(taken) // 2], taken[len(taken) // 2 :]
+    split = len(half)
+    return (
+        Times(min(ones[:split]), min(batches[:split])),
+        Times(min(ones[split:]), min(batches[split:])),
+    )
+
+
+def _forms(linear: nn.Linear) -> list[Any]:
+    """The layer as torch has it, and packed, where this build can: the model takes the faster one (see `linear`)."""
     try:
-        forms.append(PackedLinear(exact))
-    except (RuntimeError, AttributeError, NotImplementedError):  # no oneDNN in this build
-        _log.debug("layers are not packed here")
-    ones, batches = ([_call(form, rows) for form in forms] for rows in (_ONE, _BATCH))
-    taken = _shortest(ones + batches, _LAYER_TRIES, clock)
-    ones_taken, batches_taken = taken[: len(forms)], taken[len(forms) :]
-    return Times(ones_taken[0], batches_taken[0]), Times(min(ones_taken[1:]), min(batches_taken[1:]))
-
-
-def _shortest(work: Sequence[Callable[[], object]], tries: int, clock: Clock) -> list[float]:
-    """The shortest time of each, tried by turns, so that other work on the machine meets all alike."""
-    best = [math.inf] * len(work)
-    began = clock()
-    for _ in range(tries):
-        for index, each in enumerate(work):
-            before = clock()
-            each()
-            best[index] = min(best[index], clock() - before)
-        if clock() - began > _ENOUGH_SECONDS:
-            break
-    return best
+        return [linear, PackedLinear(linear)]
+    except MISSING:
+        return [linear]
 
 
 def widest(model: nn.Module) -> tuple[int, int] | None:

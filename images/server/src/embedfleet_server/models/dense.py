@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from embedfleet_server.engine.protocols import Encoded, Rows
 from embedfleet_server.models.array_model import ArrayForward, ArrayModel
-from embedfleet_server.models.forward import Modules
+from embedfleet_server.models.forward import Features, Modules
 
 
 class DenseModel(ArrayModel):
@@ -18,8 +19,17 @@ class DenseForward(ArrayForward):
 
     def __call__(self, piece: Sequence[Encoded]) -> Rows:
         """Vectors of inputs with one prompt length, shape (len(piece), native_dimensions)."""
-        rows: Rows = self.run(piece)["sentence_embedding"].float().cpu().numpy()
+        if self.packed is None:
+            return _vectors(self.run(piece))
+        parts = self.run_packed(piece, self.packed)
+        order = np.argsort([index for indices, _ in parts for index in indices])
+        rows: Rows = np.concatenate([_vectors(features) for _, features in parts])[order]
         return rows
+
+
+def _vectors(features: Features) -> Rows:
+    rows: Rows = features["sentence_embedding"].float().cpu().numpy()
+    return rows
 
 
 def normalizes(modules: Modules) -> bool:

@@ -1,4 +1,4 @@
-"""What the tasks share: the modules on their device, batches cut into pieces, padding."""
+"""What the tasks share: the modules on their device, batches cut into pieces, padded or packed."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from embedfleet_server.engine.protocols import Encoded
 from embedfleet_server.models import layout
 from embedfleet_server.models.memory import Peaks
+from embedfleet_server.models.packing import Packed, spread
 from embedfleet_server.models.tokenizing import Prompted
 
 Modules = Sequence[torch.nn.Module]
@@ -19,13 +20,25 @@ Features = dict[str, torch.Tensor]
 class Forward:
     """The modules of a model on their device, called one after the other."""
 
-    def __init__(self, modules: Modules, *, device: str, pad: int, limits: layout.Limits | None = None) -> None:
-        """`limits` say how a batch is cut on this device; unset, as on a CPU, and on a GPU not at all."""
+    def __init__(
+        self,
+        modules: Modules,
+        *,
+        device: str,
+        pad: int,
+        limits: layout.Limits | None = None,
+        packed: Packed | None = None,
+    ) -> None:
+        """`limits` say how a batch is cut on this device; unset, as on a CPU, and on a GPU not at all.
+
+        `packed` is the first module for pieces that are packed; unset they are padded.
+        """
         self._modules = tuple(modules)
         self._device = torch.device(device)
         self._pad = pad
         self.peaks = Peaks(device, self._modules)
         self._limits = limits if limits is not None or self.pads else layout.CPU
+        self.packed = packed
 
     @property
     def pads(self) -> bool:
@@ -35,14 +48,15 @@ class Forward:
     def cut(self, batch: Sequence[Encoded]) -> Iterable[list[int]]:
         """Indices of `batch` in pieces for one call each, all of a piece of one kind.
 
-        On a CPU a piece is worth cutting off as soon as it saves padding; on a GPU the whole batch goes at once.
+        On a CPU a padded piece is worth cutting off as soon as it saves padding, and a packed one is as large as the
+        cache likes it; on a GPU the whole batch goes at once.
         """
         for group in self._groups(batch):
             if self._limits is None:
                 yield group
                 continue
             lengths = [len(batch[index].token_ids) for index in group]
-            for piece in layout.pieces(lengths, self._limits):
+            for piece in self._cut(lengths, self._limits):
                 yield [group[place] for place in piece]
 
     def pieces(self, batch: Sequence[Encoded]) -> Iterator[list[int]]:
@@ -58,11 +72,26 @@ class Forward:
     @torch.inference_mode()
     def run(self, piece: Sequence[Encoded]) -> Features:
         """What the modules make of inputs of one kind, padded to the longest."""
-        features = self.features(piece)
-        given = self.given(piece)
-        for module in self._modules[:-1]:
+        return self._through(self._modules, self.features(piece), self.given(piece))
+
+    @torch.inference_mode()
+    def run_packed(self, piece: Sequence[Encoded], packed: Packed) -> list[tuple[list[int], Features]]:
+        """The same of inputs that stand in one row for the first module: by parts of the piece, with their indices."""
+        lengths = [len(encoded.token_ids) for encoded in piece]
+        tokens = torch.split(packed([encoded.token_ids for encoded in piece]), lengths)
+        made = []
+        for part in layout.pieces(lengths, layout.SPREAD):
+            some = [piece[index] for index in part]
+            features = self.features(some)
+            features["token_embeddings"] = spread([tokens[index] for index in part])
+            made.append((part, self._through(self._modules[1:], features, self.given(some))))
+        self.peaks.piece(sum(lengths))
+        return made
+
+    def _through(self, modules: Modules, features: Features, given: Mapping[str, Any]) -> Features:
+        for module in modules[:-1]:
             features = _call(module, features, given)
-        last = self._modules[-1]
+        last = modules[-1]
         if isinstance(last, Normalize):  # in bfloat16 lengths would be off by up to 0.4 %, and dot products with them
             features[last.module_input_name] = features[last.module_input_name].float()
         return _call(last, features, given)
@@ -70,6 +99,7 @@ class Forward:
     def close(self) -> None:
         """Drop the modules; on a GPU give their memory back to the driver."""
         self._modules = ()
+        self.packed = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -101,6 +131,9 @@ class Forward:
         for index, row in enumerate(rows):
             made[index, : len(row)] = row
         return torch.from_numpy(made).to(self._device)
+
+    def _cut(self, lengths: Sequence[int], limits: layout.Limits) -> list[list[int]]:
+        return layout.pieces(lengths, limits) if self.packed is None else layout.rows(lengths, layout.PACKED)
 
     def _groups(self, batch: Sequence[Encoded]) -> list[list[int]]:
         groups: dict[Hashable, list[int]] = {}

@@ -1,4 +1,4 @@
-"""How a batch is cut into pieces that are padded to their longest input each. Pure."""
+"""How a batch is cut into pieces: padded to their longest input each, or packed, with no padding at all. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +15,31 @@ class Limits:
 CPU = Limits(tokens=2048, waste=32)
 """Measured on 2 cores with MiniLM: beyond 4096 padded tokens activations leave the cache and speed falls by a third;
 starting a forward costs as much as about 30 tokens."""
+
+PACKED = 2048
+"""Most tokens of a packed piece. Measured with MiniLM, processor time against 2048's: 1024 takes 2 to 4 % more, 4096
+2 to 11 % more on mixed texts and 7 to 17 % more on long ones."""
+SPREAD = Limits(tokens=8192, waste=1024)
+"""Of tokens' vectors that are laid out by text for pooling: cheap, so that a call more costs more than some padding."""
+
+
+def rows(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Indices of `lengths` in pieces of about equally many tokens, at most `tokens` but for an input that has more.
+
+    Inputs of one length stand next to each other: the pieces are sorted.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    whole = sum(lengths)
+    share = whole / max(1, -(-whole // tokens))
+    cut: list[list[int]] = []
+    held = 0
+    for index in order:
+        if not cut or held + lengths[index] > tokens or held >= share:
+            cut.append([])
+            held = 0
+        cut[-1].append(index)
+        held += lengths[index]
+    return cut
 
 
 def pieces(lengths: Sequence[int], limits: Limits) -> list[list[int]]:

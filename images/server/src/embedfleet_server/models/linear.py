@@ -1,24 +1,31 @@
 """Linear layers on a CPU: the faster of torch's own and oneDNN's on packed weights, found out by trying both.
 
 Torch's float32 matrix product goes to MKL, which on AMD processors reaches less than half of what oneDNN does there
-(0.107 against 0.25 TFLOP/s per core on a Zen 5; all-MiniLM-L6-v2: 9.98 against 5.23 ms a text). The packed form is what
-inductor itself emits; its operators are private, so whatever is amiss with them leaves the model as it was.
+(0.107 against 0.25 TFLOP/s per core on a Zen 5; all-MiniLM-L6-v2: 9.98 against 5.23 ms a text). In bfloat16 torch goes
+to oneDNN itself, and packs the weights anew at each call: 0.75 to 0.9 of the time is left for a batch, 0.55 to 0.7 for
+one text. The packed form is what inductor itself emits; its operators are private, so whatever is amiss with them
+leaves the model as it was.
 """
 
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
-_PROBE_TOKENS = 256  # rows of the trial: about a batch of short texts
-_TRIES = 7
-_WORTH_IT = 0.9  # of torch's own time: less gain than a tenth could be noise, and is not worth a private operator
-_TOLERANCE = 1e-4  # relative to the largest output: what float32 sums in another order differ by, and no more
+from embedfleet_server.models.timing import shortest
+
+_ONE, _BATCH = 16, 256  # rows of the trial: the tokens of a short text, and of a small batch
+_TRIES = 12
+_WORTH_IT = 0.95  # of torch's own time for a batch: less gain could be noise, and is not worth a private operator
+_NO_SLOWER = 1.1  # of torch's own time for one text, which takes microseconds: two measurements differ by less
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
+"""Relative to the largest output: what sums in another order differ by, and one step of bfloat16's 8 bits."""
+MISSING = (RuntimeError, AttributeError, NotImplementedError)
+"""What is raised where there is no oneDNN in this build, or its operators changed."""
 
 
 class PackedLinear(nn.Module):
-    """`y = x W^T + b` with the weight laid out for oneDNN; inference only."""
+    """`y = x W^T + b` with the weight laid out for oneDNN, in float32 or bfloat16; inference only."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -34,7 +41,7 @@ class PackedLinear(nn.Module):
 
 
 def pack(module: nn.Module) -> bool:
-    """Replace the float32 linear layers of `module` by packed ones where those are faster here; whether it did."""
+    """Replace the linear layers of `module` by packed ones where those are faster here; whether it did."""
     found = _linears(module)
     if not found or not _is_worth_it(max((linear for _, _, linear in found), key=lambda linear: linear.weight.numel())):
         return False
@@ -44,34 +51,32 @@ def pack(module: nn.Module) -> bool:
 
 
 def _linears(module: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
-    """Plain float32 layers on the CPU, with where they hang; a subclass may do more than multiply."""
+    """Plain layers on the CPU in a precision that can be packed, with where they hang; a subclass may do more."""
     return [
         (parent, name, child)
         for parent in module.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and child.weight.dtype == torch.float32 and child.weight.device.type == "cpu"
+        if type(child) is nn.Linear and child.weight.dtype in _TOLERANCES and child.weight.device.type == "cpu"
     ]
 
 
 @torch.inference_mode()
 def _is_worth_it(linear: nn.Linear) -> bool:
-    """Whether the packed form gives the same numbers, and clearly sooner."""
-    x = torch.randn(_PROBE_TOKENS, linear.in_features, generator=torch.Generator().manual_seed(0))
+    """Whether the packed form gives the same numbers, a batch's clearly sooner and one text's not later."""
+    ones, batch = (_rows(linear, rows) for rows in (_ONE, _BATCH))
     try:
         packed = PackedLinear(linear)
-        expected, made = linear(x), packed(x)
-    except (RuntimeError, AttributeError, NotImplementedError):  # no oneDNN in this build, or its operators changed
+        expected, made = linear(batch), packed(batch)
+    except MISSING:
         return False
-    if not torch.allclose(made, expected, rtol=0, atol=_TOLERANCE * float(expected.abs().max())):
+    tolerance = _TOLERANCES[linear.weight.dtype] * float(expected.abs().max())
+    if not torch.allclose(made, expected, rtol=0, atol=tolerance):
         return False
-    return _seconds(lambda: packed(x)) < _WORTH_IT * _seconds(lambda: linear(x))
+    calls = [partial(form, x) for x in (ones, batch) for form in (packed, linear)]
+    packed_one, one, packed_batch, whole = shortest(calls, _TRIES)
+    return packed_batch < _WORTH_IT * whole and packed_one <= _NO_SLOWER * one
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """The shortest of a few runs: other work on the machine only ever adds."""
-    runs = []
-    for _ in range(_TRIES):
-        begun = time.perf_counter()
-        work()
-        runs.append(time.perf_counter() - begun)
-    return min(runs)
+def _rows(linear: nn.Linear, rows: int) -> torch.Tensor:
+    made = torch.randn(rows, linear.in_features, generator=torch.Generator().manual_seed(0))
+    return made.to(linear.weight.dtype)

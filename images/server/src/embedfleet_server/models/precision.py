@@ -16,6 +16,7 @@ _SM_BFLOAT16 = (8, 0)  # Ampere: tensor cores for bfloat16
 _SM_FLOAT16 = (7, 0)  # Volta: tensor cores for float16
 _SM_PASCAL = (6, 0)  # P100: twice the rate in float16; the other Pascals (6.1) have a 64th of it
 _GAIN = 0.8  # of float32's time for a batch: less could be noise, and replicas on like machines are to choose alike
+_NO_SLOWER = 1.1  # of float32's time for one text: on a busy machine like speeds differ by less
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def slow(precision: str, half: Times, exact: Times, what: str) -> str | None:
 
     `what` was measured: the model, or its widest layer.
     """
-    if half.batch <= _GAIN * exact.batch and half.one <= exact.one:
+    if half.batch <= _GAIN * exact.batch and half.one <= _NO_SLOWER * exact.one:
         return None
     return f"{precision} is not the faster one here: {what} takes {half}; in float32 {exact}"
 

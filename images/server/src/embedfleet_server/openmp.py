@@ -1,0 +1,46 @@
+"""What OpenMP is told before torch is imported: how many threads, and that those which wait sleep.
+
+Torch computes on a CPU with OpenMP's threads. At each end of a parallel part they wait for each other, and by default
+they spin while they wait: where another process has one of the cores, the others burn theirs until it is back. Asleep
+they leave it to whoever has work. What the user's environment says wins.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+_POLICY = "OMP_WAIT_POLICY"
+_SPINNING = (_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Variables that say how threads wait, of OpenMP and of its two implementations; with any the user has decided."""
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_V2 = (Path("/sys/fs/cgroup/cpu.max"),)
+_V1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+
+
+def variables(environ: Mapping[str, str], cores: int, quota: float) -> dict[str, str]:
+    """Variables to set in addition to `environ`; `quota` is how many cores' time the process may use, or infinite.
+
+    Threads beyond the quota would use it up together and then all stand still until the kernel's next period.
+    """
+    told = {} if any(name in environ for name in _SPINNING) else {_POLICY: "PASSIVE"}
+    if quota <= cores - 1 and not any(name in environ for name in _THREADS):
+        told[_THREADS[0]] = str(math.ceil(quota))
+    return told
+
+
+def quota(files: tuple[tuple[Path, ...], ...] = (_V2, _V1)) -> float:
+    """Cores' time that the control group allows, as a container sees its own; infinite where it sets no limit."""
+    for group in files:
+        try:
+            numbers = [float(word) for file in group for word in file.read_text(encoding="ascii").split()]
+        except (OSError, ValueError):  # not there, or "max" for no limit
+            continue
+        if len(numbers) == 2 and min(numbers) > 0:  # version 1 says -1 for no limit
+            return numbers[0] / numbers[1]
+    return math.inf
+
+
+def cores() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

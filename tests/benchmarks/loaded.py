@@ -1,0 +1,53 @@
+"""The models as the server loads them, in one precision each, measured without a server around them."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedfleet.api.models import ModelSpec, Source
+from embedfleet_server import openmp
+from tests.benchmarks.child import answer_questions
+from tests.benchmarks.loads import chunks
+
+BATCH = 64
+"""Texts of a batch, as the server forms them at saturation."""
+
+
+class Loaded:
+    """The model of a directory in each precision that is asked for."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._store = tempfile.TemporaryDirectory(prefix="embedfleet-benchmark-")
+        self._models: dict[str, Any] = {}
+
+    def load(self, dtype: str) -> dict[str, Any]:
+        """Load it as the manifest's `dtype` says; what it became, and why."""
+        from embedfleet_server.models.loading import loader
+
+        fields: dict[str, Any] = {"name": "semantic", "source": Source(path=self._directory), "dtype": dtype}
+        spec = ModelSpec(**fields)
+        model = loader(spec, store=Path(self._store.name), offline=True, gpu_count=0)()
+        self._models[dtype] = model
+        names = ("precision", "precision_reason", "layout", "layout_reason")
+        return {name: getattr(model.info, name) for name in names}
+
+    def forward(self, dtype: str, texts: Sequence[str]) -> dict[str, Any]:
+        """Batches tokenised before the clock runs; seconds by the wall and of the processor."""
+        model = self._models[dtype]
+        batches = [model.encode(some, "") for some in chunks(texts, BATCH)]
+        began, processor = time.perf_counter(), time.process_time()
+        for batch in batches:
+            model.forward(batch)
+        return {"seconds": time.perf_counter() - began, "processor": time.process_time() - processor}
+
+
+if __name__ == "__main__":
+    import os
+
+    os.environ.update(openmp.variables(os.environ, openmp.cores(), openmp.quota()))  # as the server's own process
+    loaded = Loaded(sys.argv[1])
+    answer_questions({"load": loaded.load, "forward": loaded.forward})

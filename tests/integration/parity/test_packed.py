@@ -1,0 +1,115 @@
+"""Packed batches: every architecture says whether it is packed, and packed and padded give the same (S2)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AttentionInterface
+
+from embedfleet_server.engine.protocols import Encoded, Item
+from embedfleet_server.models import attention, packing
+from embedfleet_server.models.dense import DenseModel
+from tests.support.loading import load
+from tests.support.texts import mixed_texts
+from tests.support.tiny_models import TINY
+
+pytestmark = pytest.mark.requirement("S2", "S5")
+TEXTS = mixed_texts(120)
+LEAST = {"Float32": 0.99999, "BFloat16": 0.999}
+PADDED = {"mpnet": "MPNetModel does not take its attention from transformers' interface"}
+"""What cannot be packed, and why not."""
+Directories = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
+    root = tmp_path_factory.mktemp("tiny")
+    return lambda name: root / name if (root / name).is_dir() else TINY[name](root / name)
+
+
+@pytest.fixture
+def padded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DenseModel]:
+    """Loads a model whose batches are padded, whatever it can."""
+
+    def loaded(directory: Path, **fields: Any) -> DenseModel:
+        with monkeypatch.context() as patch:
+            left = packing.Layout("padded", "by this test")
+            patch.setattr(packing, "packed", lambda *given, **more: (None, left))
+            return load(directory, **fields)
+
+    return loaded
+
+
+def closeness(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return float(((left * right).sum(axis=1) / lengths).min())
+
+
+@pytest.mark.parametrize("dtype", LEAST)
+@pytest.mark.parametrize("name", TINY)
+def test_packed_and_padded_give_the_same(
+    directories: Directories, padded: Callable[..., DenseModel], name: str, dtype: str
+) -> None:
+    """120 texts in one batch, of each architecture and pooling, against the padded form in float32."""
+    model, other = load(directories(name), dtype=dtype), padded(directories(name))
+    expected = ("padded", PADDED[name]) if name in PADDED else ("packed", "no padding is computed")
+    assert (model.info.layout, model.info.layout_reason) == expected
+    assert (other.info.layout, other.info.precision) == ("padded", "float32")
+    encoded = model.encode(TEXTS, "")
+    assert closeness(model.forward(encoded), other.forward(encoded)) >= LEAST[dtype]
+
+
+@pytest.mark.parametrize("dtype", LEAST)
+@pytest.mark.parametrize("name", ["bert-mean", "modern-bert", "gemma", "decoder-left"])
+def test_the_padded_path_in_each_precision(
+    directories: Directories, padded: Callable[..., DenseModel], name: str, dtype: str
+) -> None:
+    """Padded in half precision too, as it would be for what cannot be packed, against packed in float32."""
+    model, other = padded(directories(name), dtype=dtype), load(directories(name))
+    encoded = model.encode(TEXTS, "")
+    assert closeness(model.forward(encoded), other.forward(encoded)) >= LEAST[dtype]
+
+
+def test_padding_within_a_text_is_counted_as_the_model_does(
+    directories: Directories, padded: Callable[..., DenseModel]
+) -> None:
+    """Token ids of a client's may hold the padding's id, which XLM-R does not count among its positions."""
+    ids: list[Item] = [[0, 7, 1, 8, 2], [0, 9, 2], [0, 1, 1, 10, 2]]
+    model, other = load(directories("xlm-roberta")), padded(directories("xlm-roberta"))
+    encoded = model.encode(ids, "")
+    alone: list[Encoded] = other.encode(ids, "")
+    assert closeness(model.forward(encoded), np.concatenate([other.forward([one]) for one in alone])) >= 0.99999
+
+
+def test_a_model_that_attends_in_its_own_way_is_left_as_it_was(
+    directories: Directories, padded: Callable[..., DenseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the packed form is wrong in the trial, the padded one serves, and the reason says so."""
+
+    def wrong(*given: Any, **more: Any) -> tuple[torch.Tensor, None]:
+        made, _ = attention.attend(*given, **more)
+        return made.flip(1), None
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, attention.NAME, wrong)
+    model = load(directories("bert-mean"))
+    assert model.info.layout == "padded"
+    assert "cannot be packed: a cosine of" in model.info.layout_reason
+    encoded = model.encode(TEXTS, "")
+    assert closeness(model.forward(encoded), padded(directories("bert-mean")).forward(encoded)) >= 0.99999
+
+
+def test_an_attention_that_is_not_ours_to_compute_is_named(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A soft cap on the scores, as Gemma 2 has, changes the result: padded, and said."""
+
+    def capped(*given: Any, **more: Any) -> tuple[torch.Tensor, None]:
+        return attention.attend(*given, **more, softcap=50.0)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, attention.NAME, capped)
+    model = load(directories("bert-mean"))
+    assert model.info.layout_reason == "BertModel cannot be packed: its attention takes softcap"

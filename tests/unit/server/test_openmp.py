@@ -1,0 +1,58 @@
+"""What OpenMP is told before torch is imported."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from embedfleet_server.openmp import quota, variables
+
+pytestmark = pytest.mark.requirement("N1")
+
+
+def test_threads_that_wait_sleep() -> None:
+    """Without a word of the user's; the number of threads is left to torch."""
+    assert variables({}, cores=8, quota=math.inf) == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"])
+def test_the_users_own_word_on_waiting_wins(name: str) -> None:
+    """Whichever variable it is said with."""
+    assert variables({name: "x"}, cores=8, quota=math.inf) == {}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "threads"), [(0.5, "1"), (1.0, "1"), (2.5, "3"), (7.0, "7"), (7.5, None), (8.0, None), (math.inf, None)]
+)
+def test_threads_follow_the_quota(allowed: float, threads: str | None) -> None:
+    """As many as the quota has cores, rounded up; unset where that is all of them."""
+    assert variables({}, cores=8, quota=allowed).get("OMP_NUM_THREADS") == threads
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_the_users_own_number_of_threads_wins(name: str) -> None:
+    """The operator's too, which names the container's limit."""
+    assert variables({name: "6"}, cores=8, quota=2.0) == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["150000 100000\n"], 1.5),
+        (["max 100000\n"], math.inf),
+        (["250000\n", "100000\n"], 2.5),
+        (["-1\n", "100000\n"], math.inf),
+        (["nonsense\n"], math.inf),
+    ],
+)
+def test_the_quota_of_a_control_group(tmp_path: Path, texts: list[str], expected: float) -> None:
+    """Of version 2 and version 1, with a limit and without."""
+    files = tuple(tmp_path / str(number) for number in range(len(texts)))
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    assert quota((files,)) == expected
+
+
+def test_no_control_group_is_no_limit(tmp_path: Path) -> None:
+    """As on other systems than Linux."""
+    assert quota(((tmp_path / "missing",),)) == math.inf
