@@ -84,15 +84,17 @@ def process(
     extra: Mapping[str, str] | None = None,
     drain: Mapping[str, int] | None = None,
     tracing: Mapping[str, Any] | None = None,
+    pipelines: Sequence[Any] | None = None,
 ) -> Iterator[Process]:
     """`python -m module` on free ports, announcing; killed at the end if it still runs.
 
-    `models`, `drain` and `tracing` are the manifest's, `extra` goes into its environment.
+    `models`, `drain`, `tracing` and `pipelines` are the manifest's, `extra` goes into its environment.
     """
     gate, runtime = directory / "gate", directory / "run"
     os.mkfifo(gate)
     given = list(models) or [{"name": "semantic", "source": {"path": "unused"}}]
     settings = {"service": "fleet", "gpuCount": 0, "models": given, "drain": dict(drain or {}), "tracing": tracing}
+    settings |= {} if pipelines is None else {"pipelines": list(pipelines)}
     (directory / "models.json").write_text(json.dumps(settings))
     (directory / "batching.json").write_text("{}")
     command = [sys.executable, "-m", module, "--settings", str(directory), "--runtime", str(runtime)]

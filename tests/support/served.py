@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from embedfleet.api import Batching, BatchingSettings
+from embedfleet.api import Batching, BatchingSettings, Pipeline
 from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.metrics import Metrics
 from embedfleet_server.app.server import Server
@@ -23,6 +23,8 @@ from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.observer import Observer, Several
 from embedfleet_server.engine.protocols import Loader
 from embedfleet_server.engine.slots import ModelConfig
+from embedfleet_server.engine.views import with_view
+from embedfleet_server.pipelines.driver import Pipelines
 from tests.support.fake_model import FakeModel, Gate
 
 
@@ -100,17 +102,20 @@ async def serving(
     spans: Spans | None = None,
     observers: Sequence[Observer] = (),
     default_model: str | None = None,
+    pipelines: Sequence[Pipeline] = (),
     **batching: Any,
 ) -> AsyncGenerator[Served]:
     """A server on free ports, its models loaded (if `wait`); stopped at the end, nothing left behind."""
     gate = Gate()
     given = models or {"semantic": lambda: FakeModel(hold=gate)}
-    configs = {name: ModelConfig(name, loader, lazy=lazy, required=not lazy) for name, loader in given.items()}
+    plain = [ModelConfig(name, loader, lazy=lazy, required=not lazy) for name, loader in given.items()]
+    configs = {config.name: config for one in plain for config in (with_view(one) if pipelines else [one])}
     metrics = Metrics()
     settings = BatchingSettings(generation=7, batching=Batching(**batching))
     engine = Engine("fleet", configs, settings, observer=Several(metrics, *observers), default_model=default_model)
     tuning = Tuning(engine, Path("no-such-directory"))
-    server = Server(engine, metrics, tuning, limits or Limits(), keys=keys, tls=tls, spans=spans)
+    graphs = Pipelines(engine, pipelines)
+    server = Server(engine, metrics, tuning, limits or Limits(), keys=keys, tls=tls, spans=spans, pipelines=graphs)
     ports = await server.start("127.0.0.1", 0, 0)
     async with aiohttp.ClientSession() as session:
         served = Served(server, engine, gate, session, "127.0.0.1", *ports)

@@ -20,6 +20,7 @@ from embedfleet.errors import BadInput, ModelNotFound, TimedOut
 from embedfleet.explained import Journey
 from embedfleet.gate import Gate, Place
 from embedfleet.managing import AsyncManaging
+from embedfleet.pipelines import AsyncPipeline, PipelineCard, listed
 from embedfleet.progress import Done, Progress, reporter
 from embedfleet.results import EmbedResult
 from embedfleet.shard_formats import ShardFormat
@@ -254,6 +255,14 @@ class AsyncService(AsyncTasks, AsyncManaging):
             return self._remember(await self._transport.models(seconds))
         except AttemptFailed as failed:
             raise self._attempts.error(failed, 1) from failed.__cause__
+
+    def pipeline(self, name: str) -> AsyncPipeline:
+        """The pipeline of that name; whether there is one shows when it is run."""
+        return AsyncPipeline(self, name)
+
+    async def pipelines(self) -> tuple[PipelineCard, ...]:
+        """The service's pipelines, and what keeps them from running, if anything does."""
+        return await listed(self)
 
     async def close(self) -> None:
         """Close the connections; calls under way fail."""

@@ -23,6 +23,7 @@ from embedfleet.embedding import Ask, Call, OnError
 from embedfleet.errors import ClientClosed
 from embedfleet.explained import Journey
 from embedfleet.managing import Managing
+from embedfleet.pipelines import Pipeline, PipelineCard
 from embedfleet.portal import Caller, Portal, portal
 from embedfleet.progress import Progress, reporter
 from embedfleet.results import EmbedResult
@@ -206,6 +207,15 @@ class Service(SyncTasks, Managing):
         """What is known since the last `models()`; `connect` asks once."""
         known = [core.info for core in self._cores.values() if core.info.models]
         return known[-1] if known else _known(self.url, self.route.cards)
+
+    def pipeline(self, name: str) -> Pipeline:
+        """The pipeline of that name; whether there is one shows when it is run."""
+        return Pipeline(lambda: self._core(portal()), name)
+
+    @property
+    def pipelines(self) -> tuple[PipelineCard, ...]:
+        """The service's pipelines, asked for now; and what keeps them from running, if anything does."""
+        return self._run(lambda core, _: core.pipelines())
 
     def close(self) -> None:
         """Close the connections; calls under way in other threads fail."""

@@ -14,7 +14,7 @@ from embedfleet.answers import Answered
 from embedfleet.errors import ClientClosed, InputError, ProtocolError, ServiceUnavailable
 from embedfleet.retry import Kind
 from embedfleet.way import Abandonable, Direct, Way
-from embedfleet.wire import JSON, NPY, Failure, ModelCard, Rows, RowsReader, excerpt, read_failure, read_models
+from embedfleet.wire import JSON, NDJSON, NPY, Failure, ModelCard, Rows, RowsReader, excerpt, read_failure, read_models
 
 T = TypeVar("T")
 
@@ -90,6 +90,14 @@ class Transport:
 
         return await self._let_in(once)
 
+    async def lines(self, path: str, body: bytes) -> list[bytes]:
+        """One attempt at an answer of JSON lines; one whose last line is an error is an attempt that failed."""
+        return (await self._whole("POST", path, body)).splitlines()
+
+    async def read(self, path: str) -> bytes:
+        """One attempt at an answer of JSON."""
+        return await self._whole("GET", path)
+
     async def models(self, seconds: float | None = None) -> tuple[ModelCard, ...]:
         """One attempt at the service's models, within `seconds`."""
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
@@ -127,6 +135,19 @@ class Transport:
             connector._closed = True
             if isinstance(connector, Abandonable):
                 connector.abandon()
+
+    async def _whole(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        headers = {"Content-Type": JSON, "Accept": NDJSON}
+
+        async def once() -> bytes:
+            async with self._asked(method, path, headers, data=body) as answer:
+                return await answer.read()
+
+        told = await self._let_in(once)
+        last = told.rstrip().rpartition(b"\n")[2]
+        if last.startswith(b'{"error":'):
+            raise AttemptFailed(read_failure(500, {}, last), "the answer ends with an error")
+        return told
 
     async def _let_in(self, once: Callable[[], Awaitable[T]]) -> T:
         """`once()`, again with new credentials when what stands before the server no longer takes the old ones."""

@@ -35,6 +35,7 @@ InputType = Literal["query", "document"]
 
 NPY = "application/x-npy"
 JSON = "application/json"
+NDJSON = "application/x-ndjson"
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _MAGIC = b"\x93NUMPY"

@@ -19,8 +19,13 @@ MINIMAL: Node = {
     "metadata": {"name": "semantic"},
     "spec": {"models": [{"name": "semantic", "source": {"path": "weights"}}]},
 }
+PIPELINE: Node = {
+    "name": "index",
+    "steps": [{"name": "one", "embed": {"model": "semantic"}, "from": ["input"]}],
+    "outputs": ["one"],
+}
 # Words of CEL itself that follow a dot in our rules; all else there is a field.
-CEL_METHODS = {"all", "exists", "exists_one", "matches", "size"}
+CEL_METHODS = {"all", "exists", "exists_one", "indexOf", "map", "matches", "size"}
 
 
 def version() -> Node:
@@ -151,6 +156,9 @@ def test_rules_of_every_type_reach_the_schema() -> None:
     groups = [("batching",), ("batching", "health"), ("drain",), ("network",), ("tracing",), ("weights", "cache")]
     expected = {(), ("spec",), models, (*models, "batching"), source, (*source, "volume"), (*source, "image")}
     expected.add((*source, "huggingFace"))
+    pipeline = ("spec", "pipelines", 0)
+    step = (*pipeline, "steps", 0)
+    expected |= {pipeline, step, (*step, "chunk"), (*step, "quantize")}
     assert set(ruled) == expected | {("spec", *group) for group in groups}
     spec = [(rule["rule"], rule["message"]) for rule in ruled["spec",]]
     assert spec == [(rule.expression, rule.message) for rule in EmbeddingServiceSpec.cel_rules]
@@ -196,15 +204,16 @@ def test_columns_show_fields_that_are_there() -> None:
 def test_python_and_the_schema_refuse_the_same_numbers(path: tuple[str | int, ...], node: Node) -> None:
     """A number just out of the schema's bounds is refused by Python too, and named by its path; one just in is not."""
     where = ".".join(map(str, path)).replace(".0", "[0]")
+    given = {**MINIMAL, "spec": {**MINIMAL["spec"], "pipelines": [PIPELINE]}} if "pipelines" in path else MINIMAL
     for bound, step in ((node["minimum"], -1), (node["maximum"], 1)):
-        assert where not in complaints(path, bound)
-        assert where in complaints(path, bound + step)
+        assert where not in complaints(path, bound, given)
+        assert where in complaints(path, bound + step, given)
 
 
-def complaints(path: tuple[str | int, ...], value: object) -> set[str]:
-    """Where Python finds a mistake once `value` stands at `path` of a good manifest."""
+def complaints(path: tuple[str | int, ...], value: object, given: Node = MINIMAL) -> set[str]:
+    """Where Python finds a mistake once `value` stands at `path` of the manifest `given`."""
     try:
-        EmbeddingService.model_validate(with_value(MINIMAL, path, value))
+        EmbeddingService.model_validate(with_value(given, path, value))
     except ValidationError as error:
         return {problem.where for problem in problems(error)}
     return set()

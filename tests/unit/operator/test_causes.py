@@ -49,8 +49,15 @@ def mounting(message: str) -> Facts:
     return facts(observed)
 
 
+RANKED: Plain = {
+    "name": "rank",
+    "outputs": ["s"],
+    "steps": [{"name": "s", "rerank": {"model": "m"}, "from": ["input"]}],
+}
+
+
 CASES = [
-    ("NewerVersion", facts(service=None, problems=("spec.pipelines: is not a known field",)), "spec.pipelines"),
+    ("NewerVersion", facts(service=None, problems=("spec.autoscaling: is not a known field",)), "spec.autoscaling"),
     ("NameTaken", facts(seen(foreign=("Service semantic",))), "Service semantic"),
     (
         "PodTemplateInvalid",
@@ -62,6 +69,7 @@ CASES = [
         refused("Deployment", 422, "spec.x: Invalid value", podTemplate={"spec": {"x": 1}}),
         "Invalid",
     ),
+    ("PipelineInvalid", facts(obstacle=CannotRender("PipelineInvalid", "step 's': no"), rendered=None), "step 's'"),
     ("PathNotAbsolute", facts(obstacle=CannotRender("PathNotAbsolute", "model m: 'w'"), rendered=None), "model m"),
     ("ImageUnset", facts(obstacle=CannotRender("ImageUnset", "no image"), rendered=None), "no image"),
     ("QuotaExceeded", refused("Service", 403, "exceeded quota: q, requested: services=1"), "exceeded quota"),
@@ -115,6 +123,11 @@ CASES = [
     ("OOMKilled", sick(statuses=[ended("OOMKilled", code=137)]), "memory"),
     ("CrashLoopBackOff", sick(statuses=[ended(message="Traceback … KeyError: 'x'")]), "KeyError"),
     ("FewerPods", facts(seen(server_pods=[pod(), pod("p-2", ready=False)])), "1 of 2"),
+    (
+        "PipelineUnfit",
+        facts(seen(service(pipelines=[RANKED]))),
+        "rerank needs a model of task Rerank, and 'm' is Dense",
+    ),
     (
         "OptionalModelFailed",
         facts(seen(answers={"p-1": answer(state="Failed", model={"required": False, "cause": "too large"})})),

@@ -97,10 +97,10 @@ def test_an_object_of_a_newer_version_is_told_and_not_fatal() -> None:
     service, problems = snapshot.spec(stored)
     assert service is not None
     assert problems == ()
-    for newer in ({"spec": {**stored["spec"], "pipelines": []}}, {"apiVersion": "embedfleet.dev/v2"}):
+    for newer in ({"spec": {**stored["spec"], "autoscaling": {}}}, {"apiVersion": "embedfleet.dev/v2"}):
         service, problems = snapshot.spec(stored | newer)
         assert service is None
-        assert "pipelines" in problems[0] or "v2" in problems[0]
+        assert "autoscaling" in problems[0] or "v2" in problems[0]
 
 
 def test_secrets_are_read_without_their_values() -> None:

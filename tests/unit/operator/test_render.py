@@ -11,12 +11,15 @@ from embedfleet.api import EmbeddingService
 from embedfleet.api.pods import SHUTDOWN_SECONDS
 from embedfleet_operator import names, render
 from embedfleet_operator.errors import CannotRender
+from embedfleet_operator.render import config_maps
 from embedfleet_operator.render.settings import in_pod
 from embedfleet_server.app.settings import load
 from embedfleet_server.config import Limits
 from tests.unit.operator.regenerate import GOLDENS, NAMES, SITE, manifest, text
 
 Object = dict[str, Any]
+GRAPH: Object = {"name": "index", "outputs": ["one"]}
+"""A pipeline but for its steps."""
 
 
 def changed(service: EmbeddingService, **spec: object) -> EmbeddingService:
@@ -182,6 +185,7 @@ def test_optional_types_are_rendered_only_where_they_are_known() -> None:
         ({"models": [{"name": "m", "source": {"path": "w"}}]}, "PathNotAbsolute"),
         ({"podTemplate": {"spec": {"containers": [{"image": "x"}]}}}, "PodTemplateInvalid"),
         ({"podTemplate": {"spec": {"containers": "server"}}}, "PodTemplateInvalid"),
+        ({"pipelines": [GRAPH | {"steps": [{"name": "one", "normalize": {}, "from": ["input"]}]}]}, "PipelineInvalid"),
     ],
 )
 def test_a_spec_of_which_no_pod_can_come_is_refused(spec: Object, reason: str) -> None:
@@ -189,6 +193,19 @@ def test_a_spec_of_which_no_pod_can_come_is_refused(spec: Object, reason: str) -
     with pytest.raises(CannotRender) as caught:
         render.objects(changed(manifest("cpu"), **spec), SITE)
     assert caught.value.reason == reason
+
+
+@pytest.mark.requirement("G1")
+def test_pipelines_are_what_only_a_restart_changes() -> None:
+    """They stand in the models' ConfigMap, so that another graph is other pods; without any, nothing changes."""
+    service = manifest("cpu")
+    name = service.spec.models[0].name
+    graph = GRAPH | {"steps": [{"name": "one", "embed": {"model": name}, "from": ["input"]}]}
+    plain, made = (config_maps.models(one) for one in (service, changed(service, pipelines=[graph])))
+    assert "pipelines" not in json.loads(plain["data"]["models.json"])
+    (told,) = json.loads(made["data"]["models.json"])["pipelines"]
+    assert (told["name"], told["steps"][0]["from"]) == ("index", ["input"])
+    assert plain["metadata"]["name"] != made["metadata"]["name"]
 
 
 def test_without_any_image_nothing_is_rendered() -> None:

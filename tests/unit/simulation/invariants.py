@@ -12,7 +12,7 @@ from embedfleet.api import Batching
 from embedfleet_server.batching.queue import SECONDS_PER_LEVEL, ModelQueue
 from embedfleet_server.batching.types import CRITICAL
 from embedfleet_server.engine import Answer
-from embedfleet_server.engine.engine import DrainReport, Engine
+from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -25,6 +25,7 @@ from embedfleet_server.engine.errors import (
     TooLarge,
     TooLate,
 )
+from embedfleet_server.engine.report import DrainReport
 from tests.unit.simulation.plan import BLIP, NAN, ROW_FAULTS, ModelPlan, Request
 from tests.unit.simulation.truth import QUIET_SPELL, ItemTruth, Text, Truth, computed, identity_of, row_of, tokens_due
 

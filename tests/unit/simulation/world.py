@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from embedfleet_server.engine.engine import DrainReport, Engine
+from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import EngineError, ModelLoadFailed
 from embedfleet_server.engine.faults import OutOfMemory, TransientError
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows, Side, Token
+from embedfleet_server.engine.report import DrainReport
 from embedfleet_server.engine.slots import ModelConfig
 from tests.support.fake_model import given_ids
 from tests.support.virtual_time import VirtualLoop

@@ -10,7 +10,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from embedfleet.api.local import LocalRecord, private_directory, remove_record, runtime_directory, write_record
 from embedfleet.api.models import ModelSpec
+from embedfleet.api.pipelines import known
 from embedfleet.api.pods import Drain
 from embedfleet.api.settings import ModelSettings
 from embedfleet.api.termination import TERMINATION_FILE
@@ -44,7 +45,9 @@ from embedfleet_server.engine.errors import DeviceLost, EngineError, ModelLoadFa
 from embedfleet_server.engine.observer import Observer, Several
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.engine.slots import ModelConfig
+from embedfleet_server.engine.views import with_view
 from embedfleet_server.engine.workers import ThreadWorkers
+from embedfleet_server.pipelines.driver import Pipelines
 from embedfleet_server.termination import leave_word
 
 if TYPE_CHECKING:  # an optional extra
@@ -246,6 +249,7 @@ async def _serve(
     server = Server(
         engine, metrics, tuning, config.limits,
         keys=keys, tls=tls, in_flight=in_flight, journal=journal, spans=traced,
+        pipelines=build_pipelines(settings, engine),
     )  # fmt: skip
     ports = await server.start(config.host, config.port, config.observe_port)
     record = _record(config, settings, *ports)
@@ -326,10 +330,7 @@ def build_engine(
     on_lost: Callable[[DeviceLost], None] = lambda error: None,
 ) -> Engine:
     """The engine of these settings; `on_lost` hears when a device is lost."""
-    models = {
-        spec.name: ModelConfig(spec.name, loader_of(spec), lazy=spec.loading == "Lazy", required=spec.is_required)
-        for spec in settings.models.models
-    }
+    models = {config.name: config for config in _configs(settings, loader_of)}
     return Engine(
         settings.models.service,
         models,
@@ -339,6 +340,25 @@ def build_engine(
         observer=Several(*observers),
         readings=readings,
     )
+
+
+def build_pipelines(settings: Settings, engine: Engine) -> Pipelines:
+    """The pipelines of these settings, over `engine`."""
+    told = {spec.name: known(spec) for spec in settings.models.models}
+    return Pipelines(engine, settings.models.pipelines or (), told, asyncio.to_thread)
+
+
+def _configs(settings: Settings, loader_of: LoaderOf) -> Iterator[ModelConfig]:
+    """What the engine is told of each model, and of the views that late chunking asks."""
+    late = {
+        step.embed.model
+        for pipeline in settings.models.pipelines or ()
+        for step in pipeline.steps
+        if step.embed is not None and step.embed.late
+    }
+    for spec in settings.models.models:
+        config = ModelConfig(spec.name, loader_of(spec), lazy=spec.loading == "Lazy", required=spec.is_required)
+        yield from with_view(config) if spec.name in late else [config]
 
 
 def free_memory() -> float:

@@ -1,6 +1,8 @@
 """What a service's objects look like: pure functions from the manifest to Kubernetes objects as plain mappings."""
 
 from embedfleet.api import EmbeddingService
+from embedfleet.api.pipelines import check, known
+from embedfleet_operator.errors import CannotRender
 from embedfleet_operator.observed.workload import Way
 from embedfleet_operator.render import (
     config_maps,
@@ -23,6 +25,7 @@ def objects(service: EmbeddingService, site: Site, way: Way = "Surge") -> list[O
 
     `way` is how new pods take the place of old ones just now.
     """
+    _check_pipelines(service)
     made = [
         service_account.render(service),
         config_maps.models(service),
@@ -34,6 +37,13 @@ def objects(service: EmbeddingService, site: Site, way: Way = "Surge") -> list[O
         *_optional(service, site),
     ]
     return [stamped(child) for child in made]
+
+
+def _check_pipelines(service: EmbeddingService) -> None:
+    """`CannotRender` for what the server would refuse at its start, so that running pods stay as they are."""
+    told = {model.name: known(model) for model in service.spec.models}
+    if wrong := [str(one) for pipeline in service.spec.pipelines for one in check(pipeline, told)]:
+        raise CannotRender("PipelineInvalid", "; ".join(wrong))
 
 
 def missing_apis(service: EmbeddingService, site: Site) -> list[str]:

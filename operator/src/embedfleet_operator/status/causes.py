@@ -45,6 +45,11 @@ _SPEC = (
         "name an absolute path in the server's image or on a volume that podTemplate mounts, or use another source",
     ),
     Cause(
+        "PipelineInvalid",
+        "A step of a pipeline cannot read what it names, as far as the manifest tells the models' tasks.",
+        "correct the step that the message names; the pods stay as they are",
+    ),
+    Cause(
         "ImageUnset",
         "Neither the spec nor the operator names an image of the server.",
         "set spec.image, or serverImage in the chart's values",
@@ -200,6 +205,12 @@ _DEGRADED = (
         "OptionalModelFailed",
         "A model that is not required cannot be loaded, in the server's words; the others are served.",
         "correct the model's source or settings; requests for it are refused meanwhile",
+        blocks=False,
+    ),
+    Cause(
+        "PipelineUnfit",
+        "A step of a pipeline does not fit the models as they are loaded: their task, or the length of their vectors.",
+        "correct the step that the message names, or give it another model; its requests are refused meanwhile",
         blocks=False,
     ),
     Cause(

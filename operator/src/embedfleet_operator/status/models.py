@@ -1,8 +1,10 @@
 """The models as the pods report them, taken together: for `status.models` and for conditions."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
+from embedfleet.api.models import ModelSpec, Task
+from embedfleet.api.pipelines import KnownModel, check, known
 from embedfleet.api.status import ModelStatus
 from embedfleet_operator.observed import ModelState
 from embedfleet_operator.status.causes import Finding
@@ -33,6 +35,25 @@ def model_findings(facts: Facts) -> Iterator[Finding]:
             if finding.severity == _CRITICAL:
                 yield Finding("ServerUnwell", f"pod {pod.name}: {finding.message}")
     yield from _fingerprints(facts)
+    yield from _pipelines(facts)
+
+
+def _pipelines(facts: Facts) -> Iterator[Finding]:
+    """What does not fit the models as a pod has loaded them."""
+    if facts.service is None:
+        return
+    spec = facts.service.spec
+    for pod, answer in facts.answers:
+        loaded = {model.name: model for model in answer.models if model.task in get_args(Task)}
+        told = {model.name: _known(model, loaded.get(model.name)) for model in spec.models}
+        wrong = [one for pipeline in spec.pipelines for one in check(pipeline, told)]
+        yield from (Finding("PipelineUnfit", f"pod {pod.name}, {one}") for one in wrong)
+
+
+def _known(spec: ModelSpec, loaded: ModelState | None) -> KnownModel:
+    if loaded is None:
+        return known(spec)
+    return KnownModel(cast("Task", loaded.task), loaded.dimensions)
 
 
 def _fingerprints(facts: Facts) -> Iterator[Finding]:

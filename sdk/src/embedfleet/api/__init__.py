@@ -2,6 +2,7 @@
 
 from embedfleet.api.batching import Batching, Health, ModelBatching
 from embedfleet.api.models import Dtype, HuggingFaceSource, Loading, ModelSpec, Prompts, Source
+from embedfleet.api.pipelines import Pipeline
 from embedfleet.api.pods import Drain, Gpu
 from embedfleet.api.problems import Problem, problems
 from embedfleet.api.service import EmbeddingService, EmbeddingServiceSpec, Metadata
@@ -22,6 +23,7 @@ __all__ = [
     "ModelBatching",
     "ModelSettings",
     "ModelSpec",
+    "Pipeline",
     "Problem",
     "Prompts",
     "Source",

@@ -1,5 +1,6 @@
 """The custom resource `EmbeddingService`, `embedfleet.dev/v1alpha1`: the single source of CRD, settings and docs."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -8,6 +9,7 @@ from embedfleet.api.access import Auth, Monitoring, Network, Tls
 from embedfleet.api.base import NAME_PATTERN, ContractModel, Plain, Rule
 from embedfleet.api.batching import Batching, largest_batch
 from embedfleet.api.models import ModelSpec
+from embedfleet.api.pipelines import MOST_PIPELINES, Pipeline
 from embedfleet.api.pods import Drain, Gpu, PodTemplate, Rollout, grace_rule
 from embedfleet.api.references import Image, SecretReference, Unique
 from embedfleet.api.tracing import Tracing
@@ -20,6 +22,17 @@ KIND: Literal["EmbeddingService"] = "EmbeddingService"
 PLURAL = "embeddingservices"
 SHORT_NAME = "embed"
 
+_ASKING = ("embed", "rerank", "chunk")
+"""Operations of a pipeline that may name a model."""
+_NAMES_MODELS = (
+    "!has(self.pipelines) || self.pipelines.all(p, p.steps.all(s, "
+    + " && ".join(
+        f"(!has(s.{kind}) || {'!has(s.chunk.model) || ' if kind == 'chunk' else ''}s.{kind}.model in"
+        " self.models.map(m, m.name))"
+        for kind in _ASKING
+    )
+    + "))"
+)
 _NAME_RULE = "the name must be a DNS label of at most 63 characters, since a Service gets it"
 
 
@@ -47,6 +60,8 @@ class EmbeddingServiceSpec(ContractModel):
     """Model of requests that name none. Unset: the one named like the service, else the only one."""
     batching: Batching = Field(default_factory=Batching)
     """How requests become batches; models may differ in their own `batching`."""
+    pipelines: Annotated[list[Pipeline], Field(max_length=MOST_PIPELINES)] = Field(default_factory=list)
+    """Graphs over the models, each run as one call."""
     gpu: Gpu = Field(default_factory=Gpu)
     """The devices of each replica."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
@@ -86,6 +101,18 @@ class EmbeddingServiceSpec(ContractModel):
             "!has(self.defaultModel) || self.models.exists(m, m.name == self.defaultModel)",
             "defaultModel must be the name of one of the models",
             lambda self: self.get("defaultModel") in (None, *(m["name"] for m in self["models"])),
+        ),
+        Rule(
+            "!has(self.pipelines) || self.pipelines.all(p, self.pipelines.exists_one(q, q.name == p.name))",
+            "pipeline names must be unique",
+            lambda self: len({p["name"] for p in self.get("pipelines") or ()}) == len(self.get("pipelines") or ()),
+        ),
+        Rule(
+            _NAMES_MODELS,
+            "the model of a pipeline's step must be the name of one of the models",
+            lambda self: (
+                {step[kind]["model"] for _, step, kind in _asking(self)} <= {model["name"] for model in self["models"]}
+            ),
         ),
         Rule(
             "self.batching.maxConcurrentBatches >= self.gpu.count",
@@ -155,6 +182,13 @@ class EmbeddingService(ContractModel):
             lambda self: True,  # Python says it on metadata.name itself, which a CRD's schema may not
         ),
     )
+
+
+def _asking(self: Plain) -> Iterator[tuple[Plain, Plain, str]]:
+    """Pipeline, step and operation of each step that names a model."""
+    for pipeline in self.get("pipelines") or ():
+        for step in pipeline["steps"]:
+            yield from ((pipeline, step, kind) for kind in _ASKING if (step.get(kind) or {}).get("model"))
 
 
 def _of(plain: Plain, group: str, field: str, default: Any) -> Any:

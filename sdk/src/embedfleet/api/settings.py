@@ -10,6 +10,7 @@ from pydantic import Field
 from embedfleet.api.base import ContractModel
 from embedfleet.api.batching import Batching, ModelBatching
 from embedfleet.api.models import ModelSpec
+from embedfleet.api.pipelines import MOST_PIPELINES, Pipeline
 from embedfleet.api.pods import Drain
 from embedfleet.api.service import EmbeddingService
 from embedfleet.api.tracing import Tracing
@@ -27,6 +28,8 @@ class ModelSettings(ContractModel):
     """The models, without their batching."""
     default_model: str | None = None
     """Model of requests that name none."""
+    pipelines: Annotated[list[Pipeline], Field(max_length=MOST_PIPELINES)] | None = None
+    """The pipelines; unset where there are none."""
     gpu_count: Annotated[int, Field(ge=0, le=64)] = 1
     """GPUs to use; 0 is the CPU."""
     drain: Drain = Field(default_factory=Drain)
@@ -50,8 +53,8 @@ class BatchingSettings(ContractModel):
     """What differs for one model, by its name."""
 
     def for_model(self, name: str) -> Batching:
-        """The values in force for model `name`."""
-        return self.batching.for_model(self.models.get(name))
+        """The values in force for model `name`; a view of a model (`NAME:tokens`) has those of its model."""
+        return self.batching.for_model(self.models.get(name.partition(":")[0]))
 
 
 def split(service: EmbeddingService) -> tuple[ModelSettings, BatchingSettings]:
@@ -61,6 +64,7 @@ def split(service: EmbeddingService) -> tuple[ModelSettings, BatchingSettings]:
         service=service.metadata.name,
         models=[model.model_copy(update={"batching": None}) for model in spec.models],
         default_model=spec.default_model,
+        pipelines=spec.pipelines or None,
         gpu_count=spec.gpu.count,
         drain=spec.drain.at_once(),
         tracing=spec.tracing,

@@ -95,6 +95,19 @@ def embed(
 
 @app.command()
 @reported
+def run(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline.", show_default=False)],
+    service: Name = None,
+    url: Url = None,
+) -> None:
+    """Run a pipeline on each line of standard input, a text or JSON; a line of JSON goes out for each, in order."""
+    from embedfleet.cli.running import Wanted, run_lines
+
+    run_lines(Wanted(pipeline, service, url))
+
+
+@app.command()
+@reported
 def get(
     name: Annotated[str | None, typer.Argument(help="One service.  [default: all]", show_default=False)] = None,
     namespace: Namespace = None,

@@ -78,6 +78,7 @@ TABLE: Mapping[type[BaseException], Row] = {
     engine.InvalidRequest: Row(400, "invalid_request", _CALLER),
     Unauthorized: Row(401, "invalid_api_key", _CALLER),
     engine.ModelNotFound: Row(404, "model_not_found", _CALLER),
+    engine.PipelineNotFound: Row(404, "pipeline_not_found", _CALLER),
     BodyTimeout: Row(408, "request_timeout", _CALLER),
     engine.TooLarge: Row(413, "input_too_large", _CALLER),
     OverlongItems: Row(413, "input_too_large", _CALLER),

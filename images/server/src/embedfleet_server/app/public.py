@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from embedfleet_server.app import docs, openai, ranking, tei, trace
+from embedfleet_server.app import docs, openai, pipelines, ranking, tei, trace
 from embedfleet_server.app.connections import close_when
 from embedfleet_server.app.door import Door
 from embedfleet_server.app.errors import middleware
@@ -17,6 +17,7 @@ from embedfleet_server.app.routes import Routes
 from embedfleet_server.app.spans import Spans
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import Engine
+from embedfleet_server.pipelines.driver import Pipelines
 
 Admit = Callable[[web.Request], None]
 _NAME = "embedfleet"
@@ -36,11 +37,12 @@ def application(
     in_flight: InFlight | None = None,
     journal: Journal | None = None,
     spans: Spans | None = None,
+    graphs: Pipelines | None = None,
 ) -> web.Application:
     """The public application over an engine; `admit` raises what keeps a request out, `spans` traces requests."""
     spans = spans or Spans()
     door = Door(engine, limits, silent if journal is None else journal.accepted, spans)
-    routes = table(door)
+    routes = table(door, graphs)
     guard = middleware(metrics.request, lifecycle.check_open, _guarded(routes, admit, lifecycle), routes.shape)
     noted = [] if journal is None else [journal.middleware()]
     app = web.Application(middlewares=[trace.middleware(spans), *noted, guard, (in_flight or InFlight()).middleware()])
@@ -52,9 +54,10 @@ def application(
     return app
 
 
-def table(door: Door) -> Routes:
-    """Every route of the public port."""
-    rows = [*openai.routes(door), *ranking.routes(door), *tei.routes(door)]
+def table(door: Door, graphs: Pipelines | None = None) -> Routes:
+    """Every route of the public port; `graphs` are the pipelines, if there are any."""
+    own = pipelines.routes(door, graphs or Pipelines(door.engine))
+    rows = [*openai.routes(door), *ranking.routes(door), *tei.routes(door), *own]
     return Routes([*rows, *docs.routes(rows)])
 
 

@@ -21,7 +21,9 @@ from embedfleet_server.app.spans import Spans
 from embedfleet_server.app.tls import Tls
 from embedfleet_server.app.tuning import Tuning
 from embedfleet_server.config import Limits
-from embedfleet_server.engine.engine import DrainReport, Engine
+from embedfleet_server.engine.engine import Engine
+from embedfleet_server.engine.report import DrainReport
+from embedfleet_server.pipelines.driver import Pipelines
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048  # as many callers may knock at once as wait in a busy queue; the kernel caps it at somaxconn
@@ -60,6 +62,7 @@ class Server:
         in_flight: InFlight | None = None,
         journal: Journal | None = None,
         spans: Spans | None = None,
+        pipelines: Pipelines | None = None,
     ) -> None:
         """`keys` and `tls` guard the public port; None leaves it open, and plain.
 
@@ -72,7 +75,15 @@ class Server:
         admit = public.anyone if keys is None else keys.admit
         in_flight = in_flight or InFlight()
         app = public.application(
-            engine, self.lifecycle, metrics, limits, admit, in_flight=in_flight, journal=journal, spans=spans
+            engine,
+            self.lifecycle,
+            metrics,
+            limits,
+            admit,
+            in_flight=in_flight,
+            journal=journal,
+            spans=spans,
+            graphs=pipelines,
         )
         self._public = Runner(app, limits, metrics.request, **_options(limits))
         observed = observe.application(engine, self.lifecycle, metrics, tuning, guards, in_flight)

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from embedfleet.api.base import ContractModel, nearest
+from embedfleet.api.pipelines import check, known
 from embedfleet.api.problems import problems
 from embedfleet.api.settings import BATCHING_FILE, MODELS_FILE, BatchingSettings, ModelSettings
 
@@ -69,6 +70,7 @@ def _disagreements(models: ModelSettings, batching: BatchingSettings | None) -> 
     ]
     if models.default_model is not None and models.default_model not in names:
         wrong.append(_unknown(f"{MODELS_FILE}: defaultModel", models.default_model, names))
+    wrong += _unfit(models)
     if batching is None:
         return wrong
     wrong += [_unknown(f"{BATCHING_FILE}: models", name, names) for name in batching.models if name not in names]
@@ -78,6 +80,14 @@ def _disagreements(models: ModelSettings, batching: BatchingSettings | None) -> 
             f"batching.itemTimeoutSeconds ({batching.batching.item_timeout_seconds}), or accepted work would be cut off"
         )
     return wrong
+
+
+def _unfit(models: ModelSettings) -> list[str]:
+    """What keeps the pipelines from running, as far as the manifest tells; of the rest, once models are loaded."""
+    told = {model.name: known(model) for model in models.models}
+    names = [pipeline.name for pipeline in models.pipelines or ()]
+    twice = [f"{MODELS_FILE}: pipelines: {n!r} stands more than once" for n in sorted({*names}) if names.count(n) > 1]
+    return twice + [f"{MODELS_FILE}: {wrong}" for one in models.pipelines or () for wrong in check(one, told)]
 
 
 def _unknown(where: str, name: str, names: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.json_schema import models_json_schema
 
 REF = "#/components/schemas/{model}"
@@ -205,6 +205,75 @@ class TeiInfo(Shape):
     version: str
 
 
+class PackedArray(Shape):
+    """An array as base64 of its little-endian numbers."""
+
+    dtype: str
+    shape: list[int]
+    base64: str
+
+
+class StepProblem(Shape):
+    """Why an input of a pipeline has no outputs."""
+
+    step: str
+    code: str
+    message: str
+
+
+class StepValue(BaseModel):
+    """What a step gave: the arrays of its kind by name (docs/pipelines.md), written as lists or packed."""
+
+    kind: Literal["chunks", "vectors", "sparse", "ragged", "scores", "codes"]
+
+
+class PipelineResult(Shape):
+    """One input's outputs by the name of their step, or its error."""
+
+    index: int
+    outputs: dict[str, StepValue] = {}
+    error: StepProblem | None = None
+
+
+class PipelineAnswer(Shape):
+    """What a pipeline made of the inputs, in their order."""
+
+    object: Literal["list"]
+    pipeline: str
+    data: list[PipelineResult]
+
+
+class PipelineStep(Shape):
+    """One node of a graph."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
+
+    name: str
+    operation: str
+    model: str | None
+    sources: list[str] = Field(alias="from")
+
+
+class Pipeline(Shape):
+    """One pipeline, how many of its inputs are under way, and how many wait for their turn."""
+
+    id: str
+    object: Literal["pipeline"]
+    parallel_executions: int
+    steps: list[PipelineStep]
+    outputs: list[str]
+    problems: list[str]
+    under_way: int
+    waiting: int
+
+
+class PipelineList(Shape):
+    """Every pipeline of the service."""
+
+    object: Literal["list"]
+    data: list[Pipeline]
+
+
 ANSWERS: tuple[type[BaseModel], ...] = (
     EmbeddingList,
     Model,
@@ -220,6 +289,9 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     Texts,
     Similarities,
     TeiInfo,
+    PackedArray,
+    PipelineAnswer,
+    PipelineList,
 )
 
 

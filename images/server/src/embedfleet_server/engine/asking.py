@@ -35,6 +35,8 @@ class Asked:
     side: Side | None = None
     truncate: bool = True
     check: Check = anything
+    is_accepted: bool = False
+    """Whether it belongs to an errand, which was let in when it came."""
 
 
 class Reservation:
@@ -49,11 +51,15 @@ class Reservation:
         """So many places are being taken up by inputs that are submitted; those that joined others keep theirs."""
         self._inputs -= inputs
 
+    def give_back(self, inputs: int) -> None:
+        """Give back so many, or as many as are left."""
+        if few := min(inputs, self._inputs):
+            self._core.release(self._model, few, tenant=self._tenant)
+            self._inputs -= few
+
     def release(self) -> None:
         """Give back what is left."""
-        if self._inputs:
-            self._core.release(self._model, self._inputs, tenant=self._tenant)
-            self._inputs = 0
+        self.give_back(self._inputs)
 
 
 Steps = Callable[[Slot, float, Reservation], Awaitable[_T]]

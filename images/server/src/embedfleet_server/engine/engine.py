@@ -6,14 +6,12 @@ A request goes: reserve room → model loaded → tokenise → admit → queue �
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from embedfleet.api import BatchingSettings
 from embedfleet.api.models import Task
-from embedfleet_server.batching.breaker import State
-from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import CRITICAL, LOW, LOWEST, NORMAL, Bound, Refusal, Stats, Work
 from embedfleet_server.engine.asking import (
     Asked,
@@ -29,6 +27,7 @@ from embedfleet_server.engine.asking import (
 from embedfleet_server.engine.cache import MIB
 from embedfleet_server.engine.delivery import Answer, Pending
 from embedfleet_server.engine.dispatcher import Dispatcher
+from embedfleet_server.engine.errand import Errand
 from embedfleet_server.engine.errors import (
     DeadlineExceeded,
     EngineError,
@@ -40,44 +39,25 @@ from embedfleet_server.engine.errors import (
     Stopped,
     TooLate,
 )
+from embedfleet_server.engine.figures import Figures
 from embedfleet_server.engine.flights import Flight
 from embedfleet_server.engine.health import Change
 from embedfleet_server.engine.naming import choose
 from embedfleet_server.engine.observer import BatchRecord, Observer
-from embedfleet_server.engine.policies import bound_of, policy_of, retry_of
+from embedfleet_server.engine.policies import bound_of, core_of, policy_of, retry_of
 from embedfleet_server.engine.protocols import Encoded, Item, Model, ModelInfo, Side, Token
+from embedfleet_server.engine.report import DrainReport, Since
 from embedfleet_server.engine.sharing import Sharing
 from embedfleet_server.engine.slots import ModelConfig, ModelStatus, Slot
 from embedfleet_server.engine.tokenizing import Tokenizing
+from embedfleet_server.engine.views import seen_by
 from embedfleet_server.engine.watch import Readings, Watch
 from embedfleet_server.engine.workers import ThreadWorkers, Workers
-
-
-@dataclass(frozen=True, slots=True)
-class DrainReport:
-    """What a stop did: requests and inputs finished after it began, requests cut off, batches that never ended."""
-
-    finished_requests: int
-    finished_inputs: int
-    refused: int
-    failed: int
-    stuck_batches: int
-
-
-@dataclass(slots=True)
-class _Since:
-    """Counts since admission closed."""
-
-    requests: int = 0
-    inputs: int = 0
-    refused: int = 0
-    failed: int = 0
-
 
 _T = TypeVar("_T")
 
 
-class Engine:
+class Engine(Figures):
     """Queues per model, one semaphore, answers to the callers."""
 
     def __init__(
@@ -96,7 +76,7 @@ class Engine:
         self._workers = workers or ThreadWorkers()
         self._observer = observer or Observer()
         self._sizes: Counter[int] = Counter()
-        self._core = _core(settings, models)
+        self._core = core_of(settings, models)
         self._slots = {name: Slot(config, self._workers, self._model_ready) for name, config in models.items()}
         self._watch = Watch(self._core, models, readings)
         self._tokenizing = Tokenizing(self._workers)
@@ -106,7 +86,7 @@ class Engine:
         self._paused: set[str] = set()
         self._scopes: dict[asyncio.Timeout, None] = {}
         self._nobody = asyncio.Event()
-        self._since: _Since | None = None
+        self._since: Since | None = None
         self._stopped = self._started = False
 
     async def start(self) -> None:
@@ -119,12 +99,12 @@ class Engine:
     def close_admission(self) -> None:
         """From now on new requests are refused; what was accepted goes on."""
         if self._since is None:
-            self._since = _Since()
+            self._since = Since()
 
     async def stop(self, patience: float) -> DrainReport:
         """Finish what was accepted, at most `patience` seconds; past them the rest get `Stopped`. None hangs."""
         self.close_admission()
-        since = self._since or _Since()
+        since = self._since or Since()
         loop = asyncio.get_running_loop()
         until = loop.time() + patience
         if self._scopes and not await self._emptied(patience):
@@ -156,8 +136,8 @@ class Engine:
         return choose(name, task, {status.name: status.info for status in self.models()}, self._default or self.service)
 
     def models(self) -> list[ModelStatus]:
-        """Every model as it is now, in the order of the manifest."""
-        return [slot.status() for slot in self._slots.values()]
+        """Every model as it is now, in the order of the manifest; views of models are left out."""
+        return [slot.status() for slot in self._slots.values() if not slot.config.is_view]
 
     def info(self, model: str) -> ModelInfo | None:
         """What the model is, once it is loaded."""
@@ -175,15 +155,21 @@ class Engine:
         side: Side | None = None,
         truncate: bool = True,
         check: Check = anything,
+        errand: Errand | None = None,
     ) -> Answer:
         """Vectors of `items` by `model`, rows in their order; raises what `errors` lists.
 
         `input_type` ("query", "document") chooses the prompt; None is the model's own default. `within` is the caller's
         own limit in seconds; `itemTimeoutSeconds` holds all the same. `side` is the end that what is too long loses;
         without `truncate` it is `BadItems` instead. `check` is called with the loaded model, before anything.
+        Under an `errand` it takes up the places that this holds, and goes on while the server leaves.
         """
         least = self._limit(within)
-        asked = Asked(items, input_type, priority, tenant, least, within is not None, side, truncate, check)
+        asked = Asked(
+            items, input_type, priority, tenant, least, within is not None, side, truncate, check, errand is not None
+        )
+        if errand is not None:
+            errand.make_room(len(items))
         started = asyncio.get_running_loop().time()
         answer = await self._admitted(model, asked, lambda slot, until, room: self._steps(slot, until, room, asked))
         self._observer.answered(model, asyncio.get_running_loop().time() - started)
@@ -199,6 +185,7 @@ class Engine:
         tenant: str = "",
         within: float | None = None,
         check: Check = anything,
+        errand: Errand | None = None,
     ) -> list[list[Token]]:
         """The tokens of `texts`, none cut off; a prompt of the model is put before each where it is named.
 
@@ -209,7 +196,7 @@ class Engine:
             prompt = prompt_of(loaded.info, prompt_name) if prompt_name else ""
             return loaded.tokenize([prompt + text for text in texts], special=special)
 
-        return await self._aside(model, texts, call, tenant, within, check)
+        return await self._aside(model, texts, call, tenant, within, check, errand)
 
     async def decode(
         self,
@@ -232,10 +219,15 @@ class Engine:
         tenant: str,
         within: float | None,
         check: Check,
+        errand: Errand | None = None,
     ) -> _T:
         """What `call` gives for the loaded model, in a tokenizer thread."""
         least = self._limit(within)
-        asked = Asked(items, None, NORMAL, tenant, least, within is not None, check=check)
+        asked = Asked(
+            items, None, NORMAL, tenant, least, within is not None, check=check, is_accepted=errand is not None
+        )
+        if errand is not None:
+            errand.make_room(len(items))
 
         async def steps(slot: Slot, _: float, __: Reservation) -> _T:
             loaded = await slot.get()
@@ -244,12 +236,41 @@ class Engine:
 
         return await self._admitted(model, asked, steps)
 
+    @asynccontextmanager
+    async def errand(
+        self, model: str, inputs: int, *, priority: int = NORMAL, tenant: str = "", within: float | None = None
+    ) -> AsyncGenerator[Errand]:
+        """Let several requests in as one, with places held for `inputs` of `model`: all of them, or none.
+
+        Raises what keeps a request out. A stop waits for its end; once its time is up, or `within` seconds have
+        passed, what runs inside is cancelled, and `Stopped` or `DeadlineExceeded` raised.
+        """
+        limit = math.inf if within is None else within
+        slot = self._slots[model]
+        self._reserve(model, Asked([""] * inputs, None, priority, tenant, limit, within is not None))
+        reservation, loop = Reservation(self._core, model, inputs, tenant), asyncio.get_running_loop()
+        until = loop.time() + limit
+        try:
+            async with asyncio.timeout(within) as scope:
+                self._scopes[scope] = None
+                try:
+                    yield Errand(priority, tenant, reservation, lambda: None if within is None else until - loop.time())
+                finally:
+                    self._leave(scope)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise self._out_of_time(slot, limit) from error
+        finally:
+            reservation.release()
+        self._finished(inputs)
+
     def _limit(self, within: float | None) -> float:
         """Seconds from now: the service's limit, or the caller's own where that is less."""
         return min(float(self.settings.batching.item_timeout_seconds), math.inf if within is None else within)
 
     async def _admitted(self, model: str, asked: Asked, steps: Steps[_T]) -> _T:
-        """The steps of a request with room reserved for it, counted where the server is leaving."""
+        """The steps of a request with room reserved for it."""
         slot = self._slots.get(model)
         if slot is None:
             raise ModelNotFound(model, tuple(self._slots))
@@ -259,58 +280,19 @@ class Engine:
             answer = await self._within_time(slot, asked, steps, reservation)
         finally:
             reservation.release()
-        if self._since is not None:
-            self._since.requests += 1
-            self._since.inputs += len(asked.items)
+        if not asked.is_accepted:
+            self._finished(len(asked.items))
         return answer
 
-    def queue_depth(self, model: str) -> int:
-        """Inputs waiting for `model`."""
-        return self._core.queue_depth(model)
-
-    @property
-    def total_queue_depth(self) -> int:
-        """Inputs waiting over all models."""
-        return self._core.total_queue_depth
-
-    def stats(self) -> Stats:
-        """The counts, at this instant."""
-        return self._core.stats()
-
-    @property
-    def max_inputs(self) -> int:
-        """Most inputs that one request may carry."""
-        return self.settings.batching.max_queued_requests
-
-    def ages(self, model: str) -> tuple[float, float]:
-        """Seconds for which `model`'s oldest input waits, and its oldest batch runs; 0 where there is none."""
-        now = asyncio.get_running_loop().time()
-        waiting, running = self._core.oldest_waiting(model), self._core.oldest_running(model)
-        return now - (now if waiting is None else waiting), now - (now if running is None else running)
-
-    def is_failing(self, model: str) -> bool:
-        """Whether requests for `model` are refused because its batches fail."""
-        return self._core.breaker_of(model)[0] is not State.CLOSED
-
-    def batch_size(self, model: str) -> int:
-        """Most inputs in the next batch of `model`."""
-        return self._core.batch_size(model)
-
-    def queued_tokens(self, model: str) -> int:
-        """Tokens waiting for `model`."""
-        return self._core.queued_tokens(model)
+    def _finished(self, inputs: int) -> None:
+        """A request was answered; counted where the server is leaving."""
+        if self._since is not None:
+            self._since.requests += 1
+            self._since.inputs += inputs
 
     def look(self) -> list[Change]:
         """Judge health now; returns what changed since the last look."""
         return self._watch.look(asyncio.get_running_loop().time(), self.settings.batching)
-
-    def wait(self, model: str, tokens: int = 0, *, priority: int = NORMAL, tenant: str = "") -> float:
-        """Seconds within which nearly all work that comes now begins to be computed, the batch that runs left out."""
-        return self._core.wait(model, tokens, priority=priority, tenant=tenant)
-
-    def retry_after(self) -> float:
-        """Seconds until what waits now will have been computed."""
-        return self._core.retry_after()
 
     def state(self) -> dict[str, Any]:
         """The engine's part of `/state`: queues, counts, sizes of the batches formed, speeds."""
@@ -353,7 +335,8 @@ class Engine:
 
     def pause(self, model: str | None = None, *, paused: bool = True) -> None:
         """Start nothing of `model` (of all, when None), or start again: queued work stays, new work is admitted."""
-        names = tuple(self._slots) if model is None else (self.resolve(model),)
+        wanted = None if model is None else self.resolve(model)
+        names = [name for name in self._slots if wanted in (None, name, seen_by(name))]
         for name in names:
             (self._paused.add if paused else self._paused.discard)(name)
             self._core.pause(name, paused=paused or self.settings.for_model(name).paused)
@@ -408,7 +391,7 @@ class Engine:
             raise
 
     def _reserve(self, model: str, asked: Asked) -> None:
-        if self._since is not None:
+        if self._since is not None and not asked.is_accepted:
             self._since.refused += 1
             raise ShuttingDown("the server is shutting down", self._core.retry_after())
         if not LOWEST <= asked.priority <= CRITICAL:
@@ -488,13 +471,3 @@ class Engine:
         if record.failed < record.size:
             self._watch.succeeded(record.model, asyncio.get_running_loop().time())
         self._observer.batch(record)
-
-
-def _core(settings: BatchingSettings, models: Mapping[str, ModelConfig]) -> BatchingCore:
-    whole = settings.batching
-    bound = Bound(whole.max_queued_requests, whole.max_queued_tokens)
-    core = BatchingCore(whole.max_concurrent_batches, bound, retry=retry_of(whole))
-    for name in models:
-        core.add_model(name, policy_of(settings.for_model(name)), bound_of(settings, name))
-        core.pause(name, paused=settings.for_model(name).paused)
-    return core

@@ -5,6 +5,7 @@ EngineError
 │   ├── InvalidRequest          the request as a whole is malformed
 │   ├── BadItems                some of its inputs are; every bad index is listed
 │   ├── ModelNotFound           no model of that name
+│   ├── PipelineNotFound        no pipeline of that name
 │   ├── TooLarge                could never fit
 │   └── TooLate                 its deadline had passed before it came
 ├── Refused                     nobody's fault; nothing was accepted; try again after `retry_after` seconds
@@ -63,6 +64,15 @@ class ModelNotFound(RequestError):
     def __init__(self, name: str | None, available: Sequence[str]) -> None:
         asked = f"model {name!r} does not exist" if name is not None else "the request must name a model"
         super().__init__(f"{asked}; this service has: {', '.join(available)}")
+        self.available = tuple(available)
+
+
+class PipelineNotFound(RequestError):
+    """No pipeline of that name; `available` lists those there are."""
+
+    def __init__(self, name: str, available: Sequence[str]) -> None:
+        known = f"this service has: {', '.join(available)}" if available else "this service has none"
+        super().__init__(f"pipeline {name[:80]!r} does not exist; {known}")
         self.available = tuple(available)
 
 

@@ -1,6 +1,9 @@
 """The core's values from the contract's."""
 
+from collections.abc import Iterable
+
 from embedfleet.api import Batching, BatchingSettings
+from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import Bound, Breaking, Policy, Retry, Sizing
 
 
@@ -29,6 +32,17 @@ def bound_of(settings: BatchingSettings, name: str) -> Bound:
     """One model's own bound."""
     own = settings.models.get(name)
     return Bound() if own is None else Bound(own.max_queued_requests, own.max_queued_tokens)
+
+
+def core_of(settings: BatchingSettings, names: Iterable[str]) -> BatchingCore:
+    """The batching core of these models."""
+    whole = settings.batching
+    bound = Bound(whole.max_queued_requests, whole.max_queued_tokens)
+    core = BatchingCore(whole.max_concurrent_batches, bound, retry=retry_of(whole))
+    for name in names:
+        core.add_model(name, policy_of(settings.for_model(name)), bound_of(settings, name))
+        core.pause(name, paused=settings.for_model(name).paused)
+    return core
 
 
 def _sizing_of(batching: Batching) -> Sizing | None:

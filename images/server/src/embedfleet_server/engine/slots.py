@@ -25,6 +25,8 @@ class ModelConfig:
     loader: Loader
     lazy: bool = False
     required: bool = True
+    is_view: bool = False
+    """Whether it is another face of a model there is, asked for by the server itself alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,26 @@
 """Dense models: one vector per input, computed by sentence-transformers' modules called one after the other."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from embedfleet_server.engine.protocols import Encoded, Rows
 from embedfleet_server.models.array_model import ArrayForward, ArrayModel
 from embedfleet_server.models.forward import Features, Modules
+from embedfleet_server.models.problems import ModelProblem
+from embedfleet_server.models.token_vectors import TokenForward, TokenModel
 
 
 class DenseModel(ArrayModel):
     """A loaded dense model: vectors."""
+
+    _forward: "DenseForward"
+
+    def token_vectors(self) -> TokenModel:
+        """See `engine.views.GivesTokens`; `ModelProblem` unless the model's vector is the mean of its tokens'."""
+        return TokenModel(self.info, self._tokenizing, self._forward.of_tokens())
 
 
 class DenseForward(ArrayForward):
@@ -25,6 +34,23 @@ class DenseForward(ArrayForward):
         order = np.argsort([index for indices, _ in parts for index in indices])
         rows: Rows = np.concatenate([_vectors(features) for _, features in parts])[order]
         return rows
+
+    def of_tokens(self) -> TokenForward:
+        """The forward up to the pooling, over the same weights."""
+        places = [place for place, module in enumerate(self._modules) if isinstance(module, Pooling)]
+        if len(places) != 1 or _modes(self._modules[places[0]]) != ["mean"]:
+            raise ModelProblem(
+                "late chunking needs a model that takes the mean of its tokens' vectors, which this is not"
+            )
+        if any(not isinstance(module, Normalize) for module in self._modules[places[0] + 1 :]):
+            raise ModelProblem("late chunking needs a model with no layer after its pooling, and this has one")
+        return TokenForward(self._modules[: places[0]], device=str(self._device), pad=self._pad, limits=self._limits)
+
+
+def _modes(pooling: Any) -> list[str]:
+    """How sentence-transformers' module pools."""
+    mode = pooling.pooling_mode
+    return [mode] if isinstance(mode, str) else list(mode)
 
 
 def _vectors(features: Features) -> Rows:

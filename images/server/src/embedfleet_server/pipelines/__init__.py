@@ -1,0 +1,1 @@
+"""Graphs over the models, run beside them: `core` decides, `operations` compute, `driver` asks the engine."""
