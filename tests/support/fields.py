@@ -19,6 +19,11 @@ _HOST = {"network": {"ingress": {"host": "e.example.com"}}}
 _WATCHED = {"monitoring": {"serviceMonitor": {"enabled": True}}}
 _TWO = {"models": [{"name": name, "source": {"path": "/models/m"}} for name in ("m", "n")]}
 _FROM_HUB = {"models": [{"name": "m", "source": _HUB}]}
+_GRAPH = {
+    "name": "index",
+    "steps": [{"name": "dense", "embed": {"model": "m"}, "from": ["input"]}],
+    "outputs": ["dense"],
+}
 
 VALUES: dict[str, tuple[Any, Any]] = {
     ".models[].name": ("n", "o"),
@@ -53,6 +58,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     ".monitoring.allowedNamespaces": (["watching"], ["other"]),
     ".tracing.endpoint": ("http://collector.tracing:4318", "https://other.example:4319/otlp"),
     ".tracing.samplingRatePerMillion": (0, 500_000),
+    ".pipelines": ([_GRAPH], [{**_GRAPH, "parallelExecutions": 5}]),  # a graph goes to the servers as it is, whole
     ".image": ("registry.example/server:2", "registry.example/server:3"),
     ".imagePullSecrets[].name": ("pull", "other"),
     ".podTemplate.metadata.labels": ({"a": "1"}, {"b": "2"}),
@@ -115,7 +121,7 @@ def _schema() -> Plain:
 
 def _leaves(path: str, node: Plain) -> Iterator[tuple[str, Plain]]:
     inner = node.get("items", {}) if node["type"] == "array" else node
-    if "properties" not in inner:
+    if "properties" not in inner or path in VALUES:
         yield path, node
         return
     for name, child in inner["properties"].items():
