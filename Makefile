@@ -9,7 +9,7 @@ HOLLOW ?= 0
 IMAGE ?= embedfleet-server:latest
 bin := .venv/bin
 
-.PHONY: help setup demo serve check test soak bench mutants cluster cluster-down images generate requirements lock clean
+.PHONY: help setup demo serve check test soak bench mutants cluster cluster-down e2e-kind images generate requirements lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,6 +53,9 @@ cluster: setup ## A real Kubernetes with the operator until `make cluster-down` 
 
 cluster-down: setup ## End it and remove all of it
 	@$(bin)/python -m tests.cluster down $(CLUSTER)
+
+e2e-kind: setup ## Install, ask and change the product on a cluster by kind (ARGS=--whole: all of tests/e2e)
+	@$(bin)/python -m tests.kind test $(ARGS)
 
 images: setup ## The container images, in your cache (ARGS="--variant cuda --output DIR server"; ARGS=--help)
 	@$(bin)/python -m tools.images $(ARGS)

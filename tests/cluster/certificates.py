@@ -9,7 +9,7 @@ from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _LIFE = dt.timedelta(days=30)
@@ -58,7 +58,7 @@ class Authority:
         With `addresses` it is a server's, for these addresses and for the names of the API server.
         """
         signer = serialization.load_pem_private_key(self.pair.key, password=None)
-        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        assert isinstance(signer, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)  # ours, or kubeadm's
         issuer = x509.load_pem_x509_certificate(self.pair.certificate).subject
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(common_name, organizations), issuer, key.public_key(), now)

@@ -42,15 +42,24 @@ def version() -> str:
     return run(str(find("containerd") or "containerd"), "--version").strip()
 
 
-def make(store: Path, archives: Sequence[Callable[[IO[bytes]], None]], layers: Sequence[Path] = ()) -> None:
+def make(
+    store: Path,
+    archives: Sequence[Callable[[IO[bytes]], None]],
+    layers: Sequence[Path] = (),
+    *,
+    below: Path | None = None,
+) -> None:
     """Unpack the images that `archives` write into the new folder `store`; root only.
 
     Of a layer that is among `layers` (files named `DIGEST.tar`) no second copy is kept, where a hard link can be made.
+    With `below` it has the images of that store too, by links: the two must stay together.
     Raises `CommandFailed` and `StartFailed`.
     """
     draft = store.with_name(f"{store.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
+        if below:
+            begin_with(below, draft)
         with _containerd(draft) as socket:
             for archive in archives:
                 _import(socket, archive)
@@ -99,7 +108,7 @@ def _share(layer: Path, copy: Path) -> None:
 @contextmanager
 def _containerd(root: Path) -> Iterator[Path]:
     """One with its files in `root` that runs no containers; gives its socket."""
-    root.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         config, socket = Path(folder) / "config.toml", Path(folder) / "containerd.sock"
         config.write_text(_CONFIG.format(root=root, socket=socket), encoding="utf-8")
