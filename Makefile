@@ -9,10 +9,10 @@ HOLLOW ?= 0
 IMAGE ?= embedfleet-server:latest
 bin := .venv/bin
 
-.PHONY: help setup demo serve check test soak bench mutants cluster cluster-down e2e-kind images generate requirements lock clean
+.PHONY: help setup demo serve check test e2e soak bench mutants cluster cluster-down e2e-kind images generate requirements lock clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
@@ -33,7 +33,11 @@ check: setup ## Format, lint, types, import contracts, generated files
 
 test: check ## check, and every test this machine can run
 	@$(bin)/python -m tests.cluster prepare
-	$(bin)/pytest
+	$(bin)/pytest --ignore-glob='tests/e2e/test_*.py' # the suite on two nodes, `make e2e`, has a time of its own
+
+e2e: setup ## The product whole, on a real cluster of two nodes (or EMBEDFLEET_E2E_KUBECONFIG): helm, pods, rollouts under load
+	@$(bin)/python -m tests.cluster prepare
+	$(bin)/pytest tests/e2e
 
 soak: setup ## The long forms of the tests, an hour or more: simulation, rollovers, generated requests, leaks
 	$(bin)/python -m tests.unit.simulation.soak --seeds 100000

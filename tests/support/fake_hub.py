@@ -55,10 +55,10 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def hub(repo: str, files: dict[str, bytes]) -> Iterator[FakeHub]:
-    """The hub, listening on a free port of this machine."""
+def hub(repo: str, files: dict[str, bytes], address: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[FakeHub]:
+    """The hub, listening on a free port of this machine, or at another address."""
     made = FakeHub(repo, files)
-    with _Server(made) as server:
+    with _Server(made, address) as server:
         made.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -70,8 +70,10 @@ def hub(repo: str, files: dict[str, bytes]) -> Iterator[FakeHub]:
 
 
 class _Server(ThreadingHTTPServer):
-    def __init__(self, hub: FakeHub) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    request_queue_size = 128  # a download asks for all files at once, and a busy machine is slow to accept
+
+    def __init__(self, hub: FakeHub, address: tuple[str, int]) -> None:
+        super().__init__(address, _Handler)
         self.hub = hub
 
 

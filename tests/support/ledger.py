@@ -31,15 +31,19 @@ class Journal:
 
 def read(paths: Iterable[Path]) -> Journal:
     """The journals of several servers as one."""
+    return parse(line for path in paths for line in path.read_text(encoding="ascii").splitlines())
+
+
+def parse(lines: Iterable[str]) -> Journal:
+    """The journal that these lines are, of however many servers."""
     accepted: set[str] = set()
     finished: dict[str, int] = {}
-    for path in paths:
-        for line in path.read_text(encoding="ascii").splitlines():
-            word, request, *status = line.split()
-            if word == "accepted":
-                accepted.add(request)
-            else:
-                finished[request] = int(status[0])
+    for line in lines:
+        word, request, *status = line.split()
+        if word == "accepted":
+            accepted.add(request)
+        else:
+            finished[request] = int(status[0])
     return Journal(frozenset(accepted), finished)
 
 

@@ -95,7 +95,11 @@ CASES = [
     ),
     ("ConfigMissing", mounting('configmap "semantic-batching" not found'), "semantic-batching"),
     ("ClaimMissing", sick(unschedulable='0/1 nodes: persistentvolumeclaim "w" not found'), '"w"'),
-    ("ClaimPending", sick(unschedulable="0/1 nodes: pod has unbound immediate PersistentVolumeClaims"), "unbound"),
+    (
+        "ClaimPending",
+        sick(unschedulable="0/1 nodes: pod has unbound immediate PersistentVolumeClaims. not found"),
+        "unbound",
+    ),
     ("InsufficientGPU", sick(unschedulable="0/3 nodes are available: 3 Insufficient nvidia.com/gpu."), "0/3 nodes"),
     ("Unschedulable", sick(unschedulable="0/3 nodes are available: 3 Insufficient memory."), "memory"),
     ("InvalidImageName", sick(statuses=[waiting("InvalidImageName", "couldn't parse image")]), "parse"),

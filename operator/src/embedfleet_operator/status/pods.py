@@ -45,7 +45,7 @@ def pod_findings(pod: Pod, events: Iterable[Event], resource: str) -> Iterator[F
 def _unschedulable(pod: Pod, message: str, resource: str) -> Finding:
     words = f"pod {pod.name}: {message}"
     if "persistentvolumeclaim" in message.lower():
-        return Finding("ClaimMissing" if "not found" in message else "ClaimPending", words)
+        return Finding("ClaimMissing" if '" not found' in message else "ClaimPending", words)
     return Finding("InsufficientGPU" if f"Insufficient {resource}" in message else "Unschedulable", words)
 
 
