@@ -280,7 +280,7 @@ class AsyncService(AsyncTasks, AsyncManaging):
         return shown("AsyncService", self.info, self.model, self.route)
 
     def _repr_html_(self) -> str:
-        return service_card(self.info.name, self.info.models, self.route, self.url)
+        return service_card(self.info.name, self.info.models, self.route, self.url, list(self._attempts.recent))
 
     def _options(self, model: str | None, input_type: InputType | None, dimensions: int | None) -> Options:
         return Options(model or self.model, input_type, dimensions)

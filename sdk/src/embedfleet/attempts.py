@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -22,6 +22,8 @@ T = TypeVar("T")
 TOO_LARGE = "input_too_large"
 _CONGESTED = (Kind.BUSY, Kind.AWAY, Kind.LOST)
 _SILENT = (Kind.AWAY, Kind.LOST)
+RECENT = 60
+"""As many latencies of the last requests are kept, for the card of a client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Attempts:
         self._gate = gate
         self._timing = timing
         self._budget = Budget()
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        """Seconds of the last requests with texts that were answered, as seen from here."""
         self._outage = Outage(probe, gate.restart, timing.clock, timing.sleep)
 
     async def until_answered(
@@ -108,6 +112,8 @@ class Attempts:
         told = answer if isinstance(answer, Answered) else Answered()
         self._gate.answered(now, told.queue_seconds, story.where)
         self._budget.answered()
+        if story.where.inputs:
+            self.recent.append(now - sent)
         if isinstance(answer, Answered):
             story.tally.answered(answer, now - sent)
 

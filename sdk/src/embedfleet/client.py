@@ -11,6 +11,7 @@ from embedfleet.async_client import (
     AsyncService,
     ServiceInfo,
     Wanted,
+    here,
     shown,
     stream_errors,
     total,
@@ -233,7 +234,21 @@ class Service(SyncTasks, Managing):
         return shown("Service", self.info, self.model, self.route)
 
     def _repr_html_(self) -> str:
-        return service_card(self.info.name, self.info.models, self.route, self.url)
+        return service_card(self.info.name, self.info.models, self.route, self.url, self._recent())
+
+    async def _awaited(
+        self, texts: str | list[str], *, model: str | None, input_type: InputType | None, dimensions: int | None
+    ) -> Vectors:
+        """`embed`, awaited on any event loop and several in turn, which an `AsyncService` could not be."""
+        door = portal()
+        wanted = Wanted(Options(model or self.model, input_type, dimensions), cache=self.cache)
+        core = self._core(door)
+        made = await door.awaited(lambda: core._embed(texts, wanted, here, lambda _: None))
+        warn(made.tally.warnings)
+        return made.rows
+
+    def _recent(self) -> list[float]:
+        return [seconds for core in self._cores.values() for seconds in core._attempts.recent]
 
     def _cache(self, given: CacheArgument) -> CacheArgument:
         return self.cache if given is None else given

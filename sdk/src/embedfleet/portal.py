@@ -127,6 +127,12 @@ class Portal:
             raise
         return _outcome(tasks[0])
 
+    async def awaited(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What the coroutine `make()` returns or raises on this loop, awaited on any other; a cancel goes through."""
+        if self._loop.is_closed():
+            raise ClientClosed("the interpreter is shutting down")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(), self._loop))
+
     def keep(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have `close()` awaited when the interpreter ends."""
         self._open.add(close)

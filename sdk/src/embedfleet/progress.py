@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any
 
 Progress = bool | Callable[[int, int | None], None] | None
-"""True: a bar; False: none; None: a bar where somebody looks; or a function called with (done, total or None)."""
+"""True: a bar; False: none; None: a bar where somebody looks, but for one text alone; or a function called with (done,
+total or None)."""
 
 Done = Callable[[int], None]
 
@@ -19,7 +20,7 @@ def reporter(progress: Progress, total: int | None) -> AbstractContextManager[Do
     """A context whose value is called with the texts done since the last call."""
     if callable(progress):
         return _Function(progress, total)
-    if progress or (progress is None and _somebody_looks()):
+    if progress or (progress is None and total != 1 and _somebody_looks()):
         return _Bar(total, eager=progress is True)
     return nullcontext(_nothing)
 

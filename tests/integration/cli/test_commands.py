@@ -107,3 +107,38 @@ def test_light_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
     )
     done = subprocess.run([sys.executable, "-c", program, *given], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+@pytest.mark.requirement("K5")
+def test_the_doctor_ends_with_its_finding_alone(tmp_path: Path) -> None:
+    """Status 1 where no route leads to the service, and no word of an error beside the finding."""
+    done = run("doctor", "semantic", HOME=str(tmp_path), XDG_RUNTIME_DIR=str(tmp_path), KUBECONFIG="")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "no route leads to 'semantic'" in done.stdout
+
+
+def in_bash(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`run` under a shell, which is what the program then finds itself in."""
+    command = f'"{sys.executable}" -m embedfleet {" ".join(arguments)}; exit $?'  # with one command alone bash is gone
+    return subprocess.run(
+        ["bash", "-c", command], env=os.environ | environ, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.requirement("K5")
+def test_the_shell_completes() -> None:
+    """`--show-completion` prints what a shell needs, and the program then says what can follow."""
+    shown = in_bash("--show-completion")
+    assert "_EMBEDFLEET_COMPLETE=complete_bash" in shown.stdout
+    asked = {"_EMBEDFLEET_COMPLETE": "complete_bash", "COMP_WORDS": "embedfleet s", "COMP_CWORD": "1"}
+    assert run(**asked).stdout.split() == ["serve", "set", "stats", "scale"]
+    within = {**asked, "COMP_WORDS": "embedfleet scale --r", "COMP_CWORD": "2"}
+    assert run(**within).stdout.split() == ["--replicas"]
+
+
+def test_completion_is_installed_for_the_next_shell(tmp_path: Path) -> None:
+    """`--install-completion` writes into the home of whoever asks, and says where."""
+    done = in_bash("--install-completion", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "bash completion installed in" in done.stdout
+    assert "embedfleet.sh" in (tmp_path / ".bashrc").read_text()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedfleet import Service, errors
+from embedfleet import AsyncService, Service, errors
 from tests.support.fake_server import DIMENSIONS, FakeServer, serving, vector, vectors
 
 TEXTS = [f"text {number}" for number in range(600)]
@@ -212,3 +212,19 @@ def test_forks_and_exits_are_clean(fake: FakeServer, script: str) -> None:
     # asyncio's debug mode tells of each step that took 0.1 s, which on a busy machine any step may.
     said = [line for line in done.stderr.splitlines() if not re.fullmatch(r"Executing <.*> took [\d.]+ seconds", line)]
     assert (done.returncode, done.stdout, said) == (0, "", [])
+
+
+def test_the_card_shows_how_long_the_last_requests_took(service: Service, fake: FakeServer) -> None:
+    """Of the last 60 requests with texts, by whichever call."""
+    service.models()
+    assert "<svg" not in service._repr_html_()
+    for _ in range(70):
+        service.embed("a")
+    assert "longest of the last 60 requests" in service._repr_html_()
+
+    async def twin() -> str:
+        async with AsyncService(fake.url) as client:
+            await client.embed("a")
+            return client._repr_html_()
+
+    assert "longest of the last request<" in asyncio.run(twin())

@@ -1,9 +1,11 @@
 """Errors as values: what they hold survives a process boundary, and their messages stay short."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 
+from embedfleet import errors
 from embedfleet.api import Problem
 from embedfleet.errors import BadInput, EmbedfleetError, InputError, ManifestInvalid, Refused, ServiceNotFound
 
@@ -29,3 +31,11 @@ def test_bad_input_spells_out_the_first_few() -> None:
     assert str(error).startswith("texts[0]: is empty; texts[1]: is empty")
     assert str(error).endswith("texts[4]: is empty; and 4 more")
     assert error.indexes == list(range(9))
+
+
+def test_the_page_tells_what_to_do_about_each_error() -> None:
+    """docs/sdk.md has every error that is raised in its table; the two that others descend from are in words."""
+    page = (Path(__file__).parents[3] / "docs" / "sdk.md").read_text(encoding="utf-8")
+    table = page[page.index("## Errors") :]
+    raised = set(errors.__all__) - {"InputError", "EmbedfleetError", "ClusterError"}
+    assert {name for name in raised if f"`{name}`" not in table} == set()

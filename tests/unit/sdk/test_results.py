@@ -123,7 +123,8 @@ def test_a_missing_package_is_named_with_what_installs_it(
 def test_every_extra_that_is_named_exists() -> None:
     """What the errors tell to install is what the distribution offers."""
     root = Path(__file__).parents[3]
-    code = "".join(file.read_text() for file in (root / "sdk/src/embedfleet").glob("*.py"))
-    named = set(re.findall(r'need\("[\w.]+", "(\w+)"', code))
+    code = "".join(file.read_text() for file in (root / "sdk/src/embedfleet").rglob("*.py"))
+    named = set(re.findall(r'need\("[\w.]+", "([\w-]+)"', code))
     offered = tomllib.loads((root / "sdk/pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert named == set(offered) == {"arrow", "pandas", "polars", "scipy", "umap", "viz"}
+    adapters = {"chroma", "langchain", "llama-index"}
+    assert named == set(offered) == {"arrow", "pandas", "polars", "scipy", "umap", "viz"} | adapters

@@ -12,7 +12,6 @@ from embedfleet.cli.reported import reported
 app = typer.Typer(
     help="Text embeddings from your own service.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -22,6 +22,8 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+        except typer.Exit:  # the command has told its own status
+            raise
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # a person at a terminal has no use for a traceback
             raise typer.Exit(_status(error)) from None
 
