@@ -148,7 +148,7 @@ class Cache:
         found = {}
         for some in _slices(list(places)):
             marks = ",".join("?" * len(some))
-            query = f"SELECT key, vector, truncated, used FROM vectors WHERE key IN ({marks})"  # noqa: S608  # question marks alone
+            query = f"SELECT key, vector, truncated, used FROM vectors WHERE key IN ({marks})"  # noqa: S608  # nosec B608  # marks alone
             for key, vector, truncated, used in self._database().execute(query, some).fetchall():
                 found[places[key]] = (Entry(np.frombuffer(vector, "<f4"), bool(truncated)), key, used)
         now = int(self._clock())
