@@ -32,7 +32,7 @@ def test_all_of_the_sdk_but_the_contract_is_forbidden(words: str) -> None:
 
 
 def test_torch_is_forbidden_outside_models() -> None:
-    """Each module of the server but `models`, and `__main__`, `fetch`, `reference` that import it, is kept off torch."""
+    """Each module of the server but `models`, and those three that import it, is kept off torch."""
     sources = set(contract("Torch and its libraries")["source_modules"])
     assert modules("images/server/src/embedfleet_server") - sources == {
         "embedfleet_server.__main__",
