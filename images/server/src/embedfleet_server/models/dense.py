@@ -44,7 +44,10 @@ class DenseForward(ArrayForward):
             )
         if any(not isinstance(module, Normalize) for module in self._modules[places[0] + 1 :]):
             raise ModelProblem("late chunking needs a model with no layer after its pooling, and this has one")
-        return TokenForward(self._modules[: places[0]], device=str(self._device), pad=self._pad, limits=self._limits)
+        if self.packed is not None and places[0] != 1:
+            raise ModelProblem("late chunking needs a pooling right behind the transformer, which this has not")
+        before, device = self._modules[: places[0]], str(self._device)
+        return TokenForward(before, device=device, pad=self._pad, limits=self._limits, packed=self.packed)
 
 
 def _modes(pooling: Any) -> list[str]:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, Token
 from embedfleet_server.engine.rows import Ragged
 from embedfleet_server.engine.views import tokens_of
 from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Forward
+from embedfleet_server.models.packing import Packed
 from embedfleet_server.models.tokenizing import PairTokenizing, Tokenizing
 
 
@@ -18,8 +20,16 @@ class TokenForward(Forward):
 
     def __call__(self, piece: Sequence[Encoded]) -> Ragged:
         """A vector for each token of a piece, special ones too."""
+        if self.packed is not None:
+            return Ragged.of([rows.float().cpu().numpy() for rows in self._packed(piece, self.packed)])
         embedded = self.run(piece)["token_embeddings"].float().cpu().numpy()
         return Ragged.of([embedded[row, : len(one.token_ids)] for row, one in enumerate(piece)])
+
+    @torch.inference_mode()
+    def _packed(self, piece: Sequence[Encoded], packed: Packed) -> Sequence[torch.Tensor]:
+        """The same where texts stand in one row; the transformer is the only module then."""
+        ids = [one.token_ids for one in piece]
+        return torch.split(packed(ids), [len(own) for own in ids])
 
 
 class TokenModel:
