@@ -126,7 +126,7 @@ def put(cluster: Cluster, namespace: str, *objects: Plain) -> None:
 def wait_ready(cluster: Cluster, namespace: str, *pods: str) -> None:
     """Until these pods are ready."""
     names = [f"pod/{one}" for one in pods]
-    cluster.kubectl("-n", namespace, "wait", *names, "--for=condition=Ready", "--timeout=90s")
+    cluster.kubectl("-n", namespace, "wait", *names, "--for=condition=Ready", "--timeout=300s")
 
 
 def _installed() -> list[str]:

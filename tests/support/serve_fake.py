@@ -20,7 +20,7 @@ from aiohttp import web
 from embedfleet_server import __main__ as server
 from embedfleet_server.__main__ import configure, leave, run
 from embedfleet_server.app import public
-from embedfleet_server.app.settings import load
+from embedfleet_server.app.settings import WrongSettings, load
 from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.engine.protocols import Encoded, Loader, Model, Rows
 from tests.support.fake_model import FakeModel
@@ -99,4 +99,9 @@ if __name__ == "__main__":
     config = configure(sys.argv[1:], os.environ)
     limits = replace(config.limits, **json.loads(os.environ.get("FAKE_LIMITS", "{}")))
     config = replace(config, limits=limits)
-    leave(run(config, load(config.settings), lambda spec: _loader(spec.name)))
+    try:
+        given = load(config.settings)
+    except WrongSettings as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    leave(run(config, given, lambda spec: _loader(spec.name)))

@@ -16,6 +16,7 @@ from embedfleet.kube.access import FORWARD, SEE, Need, proxying, rules
 from tests.cluster.cluster import Cluster
 from tests.support import pods
 from tests.support.certificates import pair
+from tests.support.clusters import running
 from tests.support.process import process
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,9 +47,16 @@ rules:
 
 
 @pytest.fixture(scope="module")
-def town(cluster_with_node: Cluster) -> Iterator[Town]:
+def with_node() -> Iterator[Cluster]:
+    """A cluster of its own: what other tests left on the shared node must not keep these pods waiting."""
+    with running(nodes=1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def town(with_node: Cluster) -> Iterator[Town]:
     """The service, up."""
-    cluster, namespace = cluster_with_node, f"town-{secrets.token_hex(3)}"
+    cluster, namespace = with_node, f"town-{secrets.token_hex(3)}"
     cluster.kubectl("apply", "-f", str(ROOT / "crds"))
     cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
     cluster.kubectl("create", "namespace", namespace)

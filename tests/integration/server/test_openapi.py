@@ -17,7 +17,10 @@ from embedfleet_server.app import public
 from embedfleet_server.app.door import Door
 from embedfleet_server.app.schedule import DEADLINE
 from tests.support.fake_tasks import EVERY_TASK, task_of
+from tests.support.graphs import embed, pipeline
 from tests.support.served import Served, run, serving
+
+GRAPH = pipeline(embed("dense"), name="index")
 
 pytestmark = pytest.mark.requirement("S1")
 CASES = int(os.environ.get("EMBEDFLEET_CASES", "450"))
@@ -117,13 +120,13 @@ def test_every_route_is_in_the_document_and_answers() -> None:
     """What the router serves and what the document names are the same; each example is answered as told."""
 
     async def main() -> None:
-        async with serving(EVERY_TASK, default_model="semantic") as served:
+        async with serving(EVERY_TASK, default_model="semantic", pipelines=[GRAPH]) as served:
             found = await document(served)
             named = {(m.upper(), path) for path, methods in found["paths"].items() for m in methods}
             routes = public.table(Door(served.engine, served.server._limits)).rows
             assert named == {(row.method, row.path) for row in routes}
             for row in routes:
-                path = row.path.replace("{model}", task_of(row.path))
+                path = row.path.replace("{model}", task_of(row.path)).replace("{name}", GRAPH.name)
                 body = {"data": json.dumps(row.example)} if row.example is not None else {}
                 assert (await served.ask(row.method, path, **body)).status == 200, row.path
 
