@@ -4,11 +4,12 @@ import json
 import os
 import site
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.errors import CommandFailed
 from tests.cluster.images import PAUSE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +65,9 @@ def server_pod(
 def python_pod(name: str, program: str, environ: Mapping[str, str] | None = None) -> Plain:
     """A pod that runs `program` with this machine's interpreter, libraries and work tree, which are mounted."""
     search = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    paths = [str(ROOT), *(path for path in search if path), *site.getsitepackages()]
+    paths = [str(ROOT), *(path for path in search if path), *site.getsitepackages(), *_installed()]
     given = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "HF_HUB_OFFLINE": "1", **(environ or {})}
-    kept = _outermost([sys.base_prefix, sys.prefix, "/usr", "/lib", "/lib64", *paths, *_installed()])
+    kept = _outermost([sys.base_prefix, sys.prefix, "/usr", "/lib", "/lib64", *paths])
     container = {
         "name": "only",
         "image": PAUSE,
@@ -124,13 +125,31 @@ def put(cluster: Cluster, namespace: str, *objects: Plain) -> None:
 
 
 def wait_ready(cluster: Cluster, namespace: str, *pods: str) -> None:
-    """Until these pods are ready."""
+    """Until these pods are ready. Raises `CommandFailed` with what the node and the pods say of it."""
     names = [f"pod/{one}" for one in pods]
-    cluster.kubectl("-n", namespace, "wait", *names, "--for=condition=Ready", "--timeout=300s")
+    try:
+        cluster.kubectl("-n", namespace, "wait", *names, "--for=condition=Ready", "--timeout=300s")
+    except CommandFailed as error:
+        raise CommandFailed("\n".join([str(error), *_heard(cluster, namespace, pods)])) from None
+
+
+def _heard(cluster: Cluster, namespace: str, pods: Sequence[str]) -> Iterator[str]:
+    """What may explain that pods do not start: the nodes, the events, and what each pod printed last."""
+    asked = [
+        ("describe", "nodes"),
+        ("-n", namespace, "get", "pods", "-o", "wide"),
+        ("-n", namespace, "get", "events", "--sort-by=.lastTimestamp"),
+        *(("-n", namespace, "logs", one, "--tail=40") for one in pods),
+    ]
+    for words in asked:
+        try:
+            yield f"$ kubectl {' '.join(words)}\n{cluster.kubectl(*words)}"
+        except CommandFailed as error:
+            yield str(error)
 
 
 def _installed() -> list[str]:
-    """Where packages that are installed from a work tree lie."""
+    """Where packages lie, those installed from a work tree too: on PYTHONPATH their .pth files are not read."""
     return [str(path) for path in map(Path, sys.path) if path.is_dir()]
 
 

@@ -1,5 +1,7 @@
 """After `helm uninstall` nothing is stuck; whether services stay is a value."""
 
+import json
+
 import pytest
 
 from tests.cluster.cluster import Cluster
@@ -22,6 +24,20 @@ def serve(place: Place) -> None:
     place.apply()
     with working(place):
         place.settled()
+
+
+def collected(place: Place) -> None:
+    """Wait until Kubernetes collects what services own.
+
+    Its garbage collector looks for new types every 30 s. A type that comes and goes between two looks is never known
+    to it, and what such objects owned stays for good.
+    """
+    first = Place(place.cluster, place.namespace, "first")
+    owner = {"apiVersion": "embedfleet.dev/v1alpha1", "kind": "EmbeddingService", "name": first.name}
+    owned = {"name": "owned", "ownerReferences": [{**owner, "uid": first.apply()["metadata"]["uid"]}]}
+    place.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": owned}))
+    place.kubectl("delete", "embed", first.name)
+    until(lambda: not place.kubectl("get", "configmap", "owned", "--ignore-not-found"), seconds=120)
 
 
 def left(place: Place, manifest: str) -> set[str]:
@@ -51,11 +67,12 @@ def test_all_goes_when_asked(releases: Helm, place: Place) -> None:
     waits for the operator, which is gone.
     """
     releases.install({"watchNamespaces": [place.namespace], "crds.keep": False})
+    collected(place)
     serve(place)
     manifest = releases.run("get", "manifest", "embedfleet")
     releases.uninstall()
     assert left(place, manifest) == set()
-    until(lambda: not place.all(CHILDREN))
+    until(lambda: not place.all(CHILDREN), seconds=120)
     with pytest.raises(CommandFailed, match=r"could not find the requested resource|have a resource type"):
         place.get("embed")
 
