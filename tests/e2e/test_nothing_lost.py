@@ -51,7 +51,7 @@ def test_a_new_spec_loses_nothing(pair: Room) -> None:
 
 def test_a_new_image_loses_nothing_though_the_operator_dies(pair: Room, installed: Installed) -> None:
     """(b) and (f) Another image, and all replicas of the operator are killed while the pods are being replaced."""
-    image, before = pair.ground.another_tag("again"), pair.uids()
+    image, before = pair.ground.another_tag(pair.ground.images.server, "again"), pair.uids()
     with load(pair, "image") as asked:
         pair.patch({"spec": {"image": image}})
         until(lambda: pair.uids() - before)
@@ -63,6 +63,25 @@ def test_a_new_image_loses_nothing_though_the_operator_dies(pair: Room, installe
     assert not installed.operators().keys() & killed.keys()
     images = {pod["spec"]["containers"][0]["image"] for pod in pair.pods()}
     assert images == {image}
+
+
+def test_a_new_operator_loses_nothing(pair: Room, installed: Installed) -> None:
+    """(f) The release is upgraded to another image of the operator while pods are being replaced: the new operator
+    goes on where the old one stood, and replaces no pod for its own sake.
+    """
+    image, before = pair.ground.another_tag(pair.ground.images.operator, "next"), pair.uids()
+    with load(pair, "operator") as asked:
+        pair.patch({"spec": {"drain": {"requestSeconds": 12}}})
+        until(lambda: pair.uids() - before)
+        installed.upgrade({"image.tag": "next"})
+        replaced(pair, before)
+        served = pair.uids()
+        pair.patch({"spec": {"batching": {"maxBatchSize": 48}}})
+        until(lambda: pair.get()["status"]["batchingGeneration"] == pair.get()["metadata"]["generation"], 60)
+        asked.passed(SOME)
+    assert_nothing_lost(pair, asked)
+    assert installed.running() == {image}
+    assert pair.uids() == served
 
 
 def test_fewer_replicas_lose_nothing(pair: Room) -> None:

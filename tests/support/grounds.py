@@ -22,6 +22,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.errors import CommandFailed
 from tests.support.clusters import require
 from tests.support.images import Images, running_with
+from tools.images.building import Built
 from tools.images.layout import Layer
 
 KUBECONFIG, LOAD = "EMBEDFLEET_E2E_KUBECONFIG", "EMBEDFLEET_E2E_LOAD"
@@ -73,21 +74,20 @@ class Ground:
         found: list[Plain] = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
         return [node for node in found if not node["spec"].get("taints")]
 
-    def another_tag(self, tag: str) -> str:
-        """The server's image once more under another name, on every node; skips the test where there is no way to."""
+    def another_tag(self, built: Built, tag: str) -> str:
+        """One of `images` once more under another name, on every node; skips the test where there is no way to."""
         if self.load is None:
             pytest.skip(f"{LOAD} must name a command that gives the cluster of {KUBECONFIG} an image")
-        built = self.images.server
         name = f"{built.name.rpartition(':')[0]}:{tag}"
         try:
-            self._load(name, [built.image.last])
+            self._load(built, name, [built.image.last])
         except (CommandFailed, subprocess.CalledProcessError):  # a containerd that keeps no layer it has unpacked
-            self._load(name, None)
+            self._load(built, name, None)
         return name
 
-    def _load(self, name: str, layers: list[Layer] | None) -> None:
+    def _load(self, built: Built, name: str, layers: list[Layer] | None) -> None:
         assert self.load is not None
-        archive = self.images.server.image.write(self.memory / "image.tar", name, layers)
+        archive = built.image.write(self.memory / "image.tar", name, layers)
         self.load(archive)
         archive.unlink()
 

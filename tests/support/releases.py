@@ -1,16 +1,18 @@
 """The product in a cluster, as helm installs it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.build import binaries
 from tests.support.charts import CHART, RELEASE, Helm
 from tests.support.grounds import Ground
 from tests.support.images import Images, restricted
 
+Plain = dict[str, Any]
 SYSTEM = "embedfleet"
 _OPERATORS = "app.kubernetes.io/name=embedfleet-operator"
 
@@ -28,9 +30,20 @@ class Installed:
 
     def operators(self) -> dict[str, str]:
         """The operator's pods that stay: their names, by uid."""
-        found = json.loads(self.kubectl("get", "pods", "-l", _OPERATORS, "-o", "json"))["items"]
-        metadata = [pod["metadata"] for pod in found if "deletionTimestamp" not in pod["metadata"]]
-        return {one["uid"]: one["name"] for one in metadata}
+        return {pod["metadata"]["uid"]: pod["metadata"]["name"] for pod in self._staying()}
+
+    def running(self) -> set[str]:
+        """The images of those pods."""
+        return {pod["spec"]["containers"][0]["image"] for pod in self._staying()}
+
+    def upgrade(self, values: Mapping[str, Any]) -> None:
+        """Bring the release to its next revision; return once its pods are the new ones."""
+        self.helm.upgrade(values)
+        self.kubectl("rollout", "status", "deployment", "-l", _OPERATORS, "--timeout=120s")
+
+    def _staying(self) -> list[Plain]:
+        found: list[Plain] = json.loads(self.kubectl("get", "pods", "-l", _OPERATORS, "-o", "json"))["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def logs(self) -> str:
         """What the operator's replicas wrote."""
