@@ -28,6 +28,7 @@ from tests.benchmarks import (
     overload_served,
     pipelines,
     poison,
+    proxy,
     scheduling,
     sdk_million,
     throughput,
@@ -56,6 +57,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "sdk-million": lambda bench: sdk_million.measure(),
     "memory": memory.measure,
     "operator": lambda bench: operator.measure(bench.say),
+    "proxy": lambda bench: proxy.measure(bench.say, bench.repetitions),
 }
 _RATES = {"blas": "float32 by torch's BLAS", "float32": "float32 by oneDNN", "bfloat16": "bfloat16 by oneDNN"}
 _QUIET = 0.5  # of the cores busy with something else, and a run is worth little

@@ -9,7 +9,7 @@ import io
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,12 @@ class FakeServer:
     models: tuple[str, ...] = ("semantic", "code")
     dimensions: int | None = DIMENSIONS
     max_inputs: int = 1000
+    item_timeout_seconds: float | None = 30
+    """What it says of how long it takes at most; None: an older server, which does not say."""
+    pod: str | None = None
+    """What it says of where it runs."""
+    mute: bool = False
+    """It takes what is asked of its models, and never answers."""
     places: int | None = None
     """Most inputs it holds at once; more are refused with 429."""
     faults: list[Fault] = field(default_factory=list)
@@ -93,6 +99,8 @@ class FakeServer:
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/models."""
         self.probes += 1
+        if self.mute:
+            await asyncio.get_running_loop().create_future()
         return web.json_response({"object": "list", "data": [self._card(name) for name in self.models]})
 
     async def _admit(self, body: dict[str, Any], texts: list[str], *, partial: bool) -> web.StreamResponse:
@@ -129,6 +137,8 @@ class FakeServer:
             "X-Embedfleet-Tokens": str(sum(len(text.split()) for text in texts)),
             "X-Embedfleet-Compute-Milliseconds": "2.5",
         }
+        if self.pod is not None:
+            said["X-Embedfleet-Pod"] = self.pod
         if wrong:
             said["X-Embedfleet-Errors"] = json.dumps(_entries(wrong))
         if cut:
@@ -142,6 +152,8 @@ class FakeServer:
             "device": "cpu", "revision": None, "prompts": [], "matryoshka": [], "padded": True,
             "default": name == self.models[0], "max_inputs": self.max_inputs, "cause": None,
         }  # fmt: skip
+        if self.item_timeout_seconds is not None:
+            own["item_timeout_seconds"] = self.item_timeout_seconds
         return {"id": name, "object": "model", "created": 0, "owned_by": "embedfleet", "embedfleet": own}
 
     def vanish(self) -> None:
@@ -265,6 +277,13 @@ async def _running(fake: FakeServer) -> AsyncIterator[None]:
     fake.url = f"http://{host}:{port}"
     yield
     await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving_here(fake: FakeServer) -> AsyncIterator[FakeServer]:
+    """The server on a free port, on the loop of the caller: for a clock that both go by."""
+    async for _ in _running(fake):
+        yield fake
 
 
 @contextmanager

@@ -24,7 +24,7 @@ here = pathlib.Path("/scratch")
 (here / "keys").mkdir()
 (here / "keys" / "tenant").write_text({key!r})
 (here / "models.json").write_text(json.dumps({settings!r}))
-(here / "batching.json").write_text("{{}}")
+(here / "batching.json").write_text(json.dumps({batching!r}))
 os.environ["TMPDIR"] = "/scratch"
 keys = ["--api-keys", "/scratch/keys"] if {guarded!r} else []
 for name, content in {tls!r}.items():
@@ -48,12 +48,23 @@ def manifest(name: str, *models: str, **spec: Any) -> Plain:
 
 
 def server_pod(
-    name: str, service: str, *models: str, guarded: bool = False, tls: Mapping[str, bytes] | None = None
+    name: str,
+    service: str,
+    *models: str,
+    guarded: bool = False,
+    tls: Mapping[str, bytes] | None = None,
+    environ: Mapping[str, str] | None = None,
+    batching: Mapping[str, Any] | None = None,
 ) -> Plain:
-    """A pod that serves `models`; with `guarded` it asks for `KEY`, with `tls` it has these files of a pair."""
+    """A pod that serves `models`; with `guarded` it asks for `KEY`, with `tls` it has these files of a pair.
+
+    `environ` are variables of `serve_fake`, `batching` fields of the manifest's.
+    """
     given = [{"name": one, "source": {"path": "unused"}} for one in models or (service,)]
     settings = {"service": service, "gpuCount": 0, "models": given}
-    made = python_pod(name, _SERVER.format(key=KEY, settings=settings, guarded=guarded, tls=dict(tls or {})))
+    values = {"batching": dict(batching)} if batching else {}
+    program = _SERVER.format(key=KEY, settings=settings, batching=values, guarded=guarded, tls=dict(tls or {}))
+    made = python_pod(name, program, environ)
     made["metadata"]["labels"][LABEL] = service
     container = made["spec"]["containers"][0]
     container["name"] = "server"
@@ -131,6 +142,19 @@ def wait_ready(cluster: Cluster, namespace: str, *pods: str) -> None:
         cluster.kubectl("-n", namespace, "wait", *names, "--for=condition=Ready", "--timeout=300s")
     except CommandFailed as error:
         raise CommandFailed("\n".join([str(error), *_heard(cluster, namespace, pods)])) from None
+
+
+def wait_succeeded(cluster: Cluster, namespace: str, pod: str, seconds: int = 300) -> None:
+    """Until this pod has ended well. Raises `CommandFailed` with what the node and the pod say when it has not."""
+    about = ("-n", namespace, f"pod/{pod}")
+    why = "{.status.containerStatuses[0].state.terminated.reason}"
+    try:
+        cluster.kubectl("wait", *about, f"--for=jsonpath={why}", f"--timeout={seconds}s")
+        reason = cluster.kubectl("get", *about, "-o", f"jsonpath={why}")
+    except CommandFailed as error:
+        reason = str(error)
+    if reason != "Completed":
+        raise CommandFailed("\n".join([f"pod {pod}: {reason}", *_heard(cluster, namespace, [pod])]))
 
 
 def _heard(cluster: Cluster, namespace: str, pods: Sequence[str]) -> Iterator[str]:

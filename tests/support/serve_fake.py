@@ -1,8 +1,9 @@
 """`python -m embedfleet_server` with fake models: the real process, signals and exit, without torch.
 
 Takes the server's own arguments; a forward of the word HOLD waits for a writer of the FIFO `$FAKE_GATE`.
-`$FAKE_SECONDS` is how long every forward takes, `$FAKE_LIMITS` a JSON object of fields of `Limits`. `$FAKE_SIN` makes
-it leave in one of the wrong ways of `SINS`, so that a test of the right way can show that it would notice.
+`$FAKE_SECONDS` is how long every forward takes, `$FAKE_LIMITS` a JSON object of fields of `Limits`. With
+`$FAKE_DIMENSIONS` vectors have so many, all alike, and cost nothing to make. `$FAKE_SIN` makes it leave in one of the
+wrong ways of `SINS`, so that a test of the right way can show that it would notice.
 """
 
 import json
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from aiohttp import web
 
 from embedfleet_server import __main__ as server
@@ -37,6 +39,18 @@ class Slow(FakeModel):
         return super().forward(batch)
 
 
+class Alike(Slow):
+    """Vectors of so many dimensions, all the same."""
+
+    def __init__(self, name: str, dimensions: int) -> None:
+        super().__init__(name, dimensions=dimensions, native_dimensions=dimensions, matryoshka=())
+        self._row = np.full(dimensions, dimensions**-0.5, np.float32)
+
+    def forward(self, batch: Sequence[Encoded]) -> Rows:
+        time.sleep(self.seconds)
+        return np.tile(self._row, (len(batch), 1))
+
+
 def _hold() -> None:
     with Path(os.environ["FAKE_GATE"]).open() as fifo:
         fifo.read()
@@ -50,7 +64,8 @@ def _loader(name: str) -> Loader:
             _hold()
         if name == "rerank":
             return FakeRerank(name)
-        model = Slow(name, hold=_hold)
+        alike = os.environ.get("FAKE_DIMENSIONS")
+        model = Alike(name, int(alike)) if alike else Slow(name, hold=_hold)
         model.seconds = float(os.environ.get("FAKE_SECONDS", "0"))
         return model
 

@@ -103,6 +103,7 @@ async def serving(
     observers: Sequence[Observer] = (),
     default_model: str | None = None,
     pipelines: Sequence[Pipeline] = (),
+    pod: str | None = None,
     **batching: Any,
 ) -> AsyncGenerator[Served]:
     """A server on free ports, its models loaded (if `wait`); stopped at the end, nothing left behind."""
@@ -115,7 +116,9 @@ async def serving(
     engine = Engine("fleet", configs, settings, observer=Several(metrics, *observers), default_model=default_model)
     tuning = Tuning(engine, Path("no-such-directory"))
     graphs = Pipelines(engine, pipelines)
-    server = Server(engine, metrics, tuning, limits or Limits(), keys=keys, tls=tls, spans=spans, pipelines=graphs)
+    server = Server(
+        engine, metrics, tuning, limits or Limits(), keys=keys, tls=tls, spans=spans, pipelines=graphs, pod=pod
+    )
     ports = await server.start("127.0.0.1", 0, 0)
     async with aiohttp.ClientSession() as session:
         served = Served(server, engine, gate, session, "127.0.0.1", *ports)

@@ -21,6 +21,8 @@ class Answered:
     unnamed: int = 0
     """Bad inputs that the header had no room for."""
     truncated: tuple[int, ...] = ()
+    pod: str | None = None
+    """The pod that answered."""
 
 
 def read(headers: Mapping[str, str]) -> Answered:
@@ -35,6 +37,7 @@ def read(headers: Mapping[str, str]) -> Answered:
         _errors(headers.get("X-Embedfleet-Errors")),
         int(_number(headers, "X-Embedfleet-Errors-Omitted")),
         _places(headers.get("X-Embedfleet-Truncated", "")),
+        headers.get("X-Embedfleet-Pod"),
     )
 
 

@@ -286,7 +286,7 @@ class AsyncService(AsyncTasks, AsyncManaging):
         return Options(model or self.model, input_type, dimensions)
 
     def _remember(self, cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
-        self._cards = cards
+        self._cards = self._transport.learn(cards)
         self._gate.room = min((card.max_inputs for card in cards), default=None)
         return cards
 

@@ -48,6 +48,10 @@ class _Story:
     start: int
     may_split: bool
     began: float
+    sent: float = 0.0
+    """When its last attempt began."""
+    silent: float = 0.0
+    """Seconds that attempts took of which nothing came."""
     kinds: Counter[Kind] = field(default_factory=Counter)
     probes: int = 0
 
@@ -89,13 +93,13 @@ class Attempts:
         while True:
             self._gate.sent(where)
             story.tally.tries += 1
-            sent = self._timing.clock()
+            story.sent = self._timing.clock()
             try:
                 answer = await once()
             except AttemptFailed as failed:
                 await self._after(failed, story)
             else:
-                self._answered(answer, story, sent)
+                self._answered(answer, story)
                 return answer
 
     def error(self, failed: AttemptFailed, tries: int, start: int = 0) -> EmbedfleetError:
@@ -107,8 +111,8 @@ class Attempts:
             return BadInput.of([InputError(start, TOO_LARGE, failed.failure.message)])
         return error_of(failed.failure, self._url, start)
 
-    def _answered(self, answer: object, story: _Story, sent: float) -> None:
-        now = self._timing.clock()
+    def _answered(self, answer: object, story: _Story) -> None:
+        now, sent = self._timing.clock(), story.sent
         told = answer if isinstance(answer, Answered) else Answered()
         self._gate.answered(now, told.queue_seconds, story.where)
         self._budget.answered()
@@ -120,6 +124,8 @@ class Attempts:
     async def _after(self, failed: AttemptFailed, story: _Story) -> None:
         """Wait until another attempt is due; raises when there is none."""
         story.kinds[failed.kind] += 1
+        if failed.kind is Kind.LOST:
+            story.silent += self._timing.clock() - story.sent
         if failed.kind is Kind.AWAY and failed.failure is None:
             story.tally.tries -= 1  # nothing listened, so nothing was sent
         if story.splits(failed):
@@ -160,10 +166,11 @@ class Attempts:
 
     def _quiet(self, kind: Kind, story: _Story) -> float:
         """Seconds without progress."""
-        last = self._gate.last_answer
+        last, now = self._gate.last_answer, self._timing.clock()
         # Answers of other models do not show that this one's loading gets anywhere.
         since = story.began if last is None or kind in (Kind.LOADING, Kind.FAILING) else max(story.began, last)
-        return self._timing.clock() - since
+        # Patience is for what comes after a loss: how long one took to show (a silent pod's, longest) uses none up.
+        return max(0.0, now - since - story.silent) if kind in _SILENT else now - since
 
 
 def _whole_is_too_large(failed: AttemptFailed) -> bool:

@@ -63,10 +63,11 @@ def scatter(
     rows: Rows, texts: Sequence[str], *, method: Method = "pca", labels: Sequence[object] | None = None
 ) -> Plot:
     """The finite rows as points, coloured by `labels` (one for each row)."""
-    good = _finite(rows, 2, "scatter()")
+    purpose, least = _NEEDED[_known(method)]
+    good = _finite(rows, least, purpose)
     if labels is not None and len(labels) != len(rows):
         raise BadInput(f"labels has {len(labels)} entries; it must have one for each of the {len(rows)} vectors")
-    points = _PLANES[_known(method)](rows[good])
+    points = _PLANES[method](rows[good])
     figure, axes = _axes()
     chosen = None if labels is None else [labels[index] for index in good]
     _points(axes, points, chosen)
@@ -122,13 +123,24 @@ def pca(rows: Rows) -> Points:
 
 
 def umap(rows: Rows) -> Points:
-    """The rows by UMAP; the same rows give the same picture."""
+    """The rows, three or more, by UMAP; the same rows give the same picture."""
     library = need("umap", "umap", 'scatter(method="umap")', package="umap-learn")
-    found: Points = np.asarray(library.UMAP(n_components=2, random_state=0).fit_transform(rows), np.float64)
+    plan = library.UMAP(
+        n_components=2,
+        n_neighbors=min(_NEIGHBOURS, len(rows) - 1),
+        init="spectral" if len(rows) > _SPECTRAL else "random",
+        random_state=0,
+        n_jobs=1,  # what a fixed seed comes to, said so that it is not warned of
+    )
+    found: Points = np.asarray(plan.fit_transform(rows), np.float64)
     return found
 
 
 _PLANES = {"pca": pca, "umap": umap}
+_NEEDED = {"pca": ("scatter()", 2), "umap": ('scatter(method="umap")', 3)}
+"""What asks, and the least of vectors that it draws: UMAP takes two neighbours of each at least."""
+_NEIGHBOURS = 15  # umap-learn's own default, which fewer vectors do not have
+_SPECTRAL = 3  # so many vectors have no three eigenvectors, where UMAP would begin
 
 
 def _known(method: str) -> Method:

@@ -40,6 +40,8 @@ class EmbedResult:
     fingerprint: str | None
     """Same fingerprint: comparable vectors."""
     precisions: tuple[str, ...]
+    pods: tuple[str, ...]
+    """Names of the pods that answered; empty where the server runs in none."""
     truncated: tuple[int, ...]
     """Places of the texts that were longer than the model takes, and lost their end."""
     errors: tuple[InputError, ...]
@@ -66,6 +68,7 @@ class EmbedResult:
             model=tally.model,
             fingerprint=tally.fingerprint,
             precisions=tuple(sorted(tally.precisions)),
+            pods=tuple(sorted(tally.pods)),
             truncated=tuple(sorted(set(tally.truncated))),
             errors=tuple(tally.errors[index] for index in sorted(tally.errors)),
             cached=tally.cached,

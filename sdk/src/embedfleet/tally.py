@@ -28,6 +28,7 @@ class Tally:
     model: str | None = None
     fingerprint: str | None = None
     precisions: set[str] = field(default_factory=set)
+    pods: set[str] = field(default_factory=set)
     truncated: list[int] = field(default_factory=list)
     errors: dict[int, InputError] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -49,6 +50,8 @@ class Tally:
         self.model = answer.model or self.model
         if answer.precision:
             self.precisions.add(answer.precision)
+        if answer.pod:
+            self.pods.add(answer.pod)
 
     def made_by(self, fingerprint: str | None) -> None:
         """Rows came from the model of this fingerprint; `ModelChanged` when others came from another."""

@@ -13,6 +13,7 @@ from embedfleet import answers
 from embedfleet.answers import Answered
 from embedfleet.errors import ClientClosed, InputError, ProtocolError, ServiceUnavailable
 from embedfleet.retry import Kind
+from embedfleet.sockets import IDLE_SECONDS
 from embedfleet.way import Abandonable, Direct, Way
 from embedfleet.wire import JSON, NDJSON, NPY, Failure, ModelCard, Rows, RowsReader, excerpt, read_failure, read_models
 
@@ -20,8 +21,12 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 10
 PROBE_LIMIT_SECONDS = 5.0
-SILENCE_SECONDS = 300
-"""Longest without a byte from the server; its own limit for an answer is 30 s unless the manifest says otherwise."""
+SILENCE_SECONDS = 300.0
+"""Longest without a byte from a server that does not say how long it takes for an answer at most."""
+MARGIN_SECONDS = IDLE_SECONDS
+"""Longest beyond what the server says, and for what it answers at once: the rest of a body on its way, a busy event
+loop. Not less than an idle connection is kept: once a server was silent for so long, none that is older is left, and
+the next attempt goes by a new one, which may lead to another pod."""
 
 _LONGEST_ERROR = 1_048_576
 _UNREACHABLE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
@@ -48,6 +53,12 @@ class AttemptFailed(Exception):
         return self.failure.kind
 
 
+def longest_silence(cards: Sequence[ModelCard]) -> float:
+    """Seconds without a byte after which an attempt is lost: what the server gives itself, and a margin."""
+    told = [card.item_timeout_seconds for card in cards if card.item_timeout_seconds is not None]
+    return max(told) + MARGIN_SECONDS if told else SILENCE_SECONDS
+
+
 class Transport:
     """The connections to one server; belongs to the event loop of its first use."""
 
@@ -57,6 +68,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
+        self._silence = SILENCE_SECONDS
 
     async def post(
         self, body: bytes, count: int, place: Callable[[int], Rows], more: Mapping[str, str] | None = None
@@ -99,14 +111,18 @@ class Transport:
         return await self._whole("GET", path)
 
     async def models(self, seconds: float | None = None) -> tuple[ModelCard, ...]:
-        """One attempt at the service's models, within `seconds`."""
-        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
+        """One attempt at the service's models, within `seconds`; what they say of limits holds from then on."""
 
         async def once() -> tuple[ModelCard, ...]:
-            async with self._asked("GET", "/v1/models", {}, timeout=limit) as answer:
+            async with self._asked("GET", "/v1/models", {}, timeout=_limits(MARGIN_SECONDS, seconds)) as answer:
                 return read_models(await answer.read(), self.url)
 
-        return await self._let_in(once)
+        return self.learn(await self._let_in(once))
+
+    def learn(self, cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
+        """Wait for answers as long as the server of these models says it takes; gives them back."""
+        self._silence = longest_silence(cards)
+        return cards
 
     async def answers(self) -> bool:
         """Whether a server that takes requests answers at all; asked without a body."""
@@ -164,7 +180,7 @@ class Transport:
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """The answer with status 200; any other, and none, as an error."""
         shown = {**headers, **await self._way.headers()}
-        asked = {"headers": shown, "allow_redirects": False, **options}
+        asked = {"headers": shown, "allow_redirects": False, "timeout": _limits(self._silence), **options}
         try:
             async with self._open().request(method, self.url + path, **asked) as answer:
                 if answer.status != 200:
@@ -173,7 +189,8 @@ class Transport:
         except _HOPELESS as error:
             raise ServiceUnavailable(f"no connection to {self.url}: {_why(error)}") from error
         except _UNREACHABLE as error:
-            raise AttemptFailed(None, _why(error), sent=not isinstance(error, _NOT_SENT)) from error
+            why = _silent(asked["timeout"]) if isinstance(error, aiohttp.SocketTimeoutError) else _why(error)
+            raise AttemptFailed(None, why, sent=not isinstance(error, _NOT_SENT)) from error
 
     async def _read(self, answer: aiohttp.ClientResponse, reader: RowsReader) -> None:
         if answer.content_type != NPY:
@@ -190,9 +207,7 @@ class Transport:
             raise ClientClosed("the client is closed")
         here = (os.getpid(), asyncio.get_running_loop())
         if self._session is None:
-            limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
-            connector = self._way.connector()  # without limit: the gate bounds what is in flight
-            self._session = aiohttp.ClientSession(connector=connector, timeout=limits, proxy=self._way.proxy)
+            self._session = aiohttp.ClientSession(connector=self._way.connector(), proxy=self._way.proxy)
             self._home = here
         if self._home != here:
             raise ClientClosed("an AsyncService belongs to the event loop of its first use; connect again in this one")
@@ -216,6 +231,14 @@ def _complete(told: Answered, bad: Sequence[int]) -> Answered:
     named = {error.index for error in told.errors}
     more = [InputError(i, "not_told", "the server set it aside, with too many others to say why") for i in bad]
     return replace(told, errors=(*told.errors, *(error for error in more if error.index not in named)))
+
+
+def _limits(silence: float, whole: float | None = None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=whole, sock_connect=CONNECT_SECONDS, sock_read=silence)
+
+
+def _silent(limits: aiohttp.ClientTimeout) -> str:
+    return f"it was silent for {limits.sock_read:g} s"
 
 
 def _why(error: BaseException) -> str:

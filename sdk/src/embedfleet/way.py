@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import aiohttp
 
+from embedfleet import sockets
 from embedfleet.errors import BadInput
 
 
@@ -64,7 +65,7 @@ class Direct:
 
     def connector(self) -> aiohttp.BaseConnector:
         """See `Way`."""
-        return aiohttp.TCPConnector(limit=0, ssl=True if self.ca is None else trusting(self.ca))
+        return sockets.connector(True if self.ca is None else trusting(self.ca))
 
     async def headers(self) -> Mapping[str, str]:
         """See `Way`."""

@@ -55,6 +55,8 @@ class ModelCard(BaseModel):
     """Pending, Loading, Ready or Failed."""
     max_inputs: int
     """Most texts in one request."""
+    item_timeout_seconds: float | None = None
+    """Within so long the server answers any request, with an error if need be; None where it does not say."""
     default: bool = False
     task: str | None = None
     dimensions: int | None = None

@@ -1,5 +1,6 @@
 """The notebooks that need a service of this machine, run from the first cell to the last against the real model."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ SMALLER = {
     "02-a-million-texts.ipynb": "TEXTS = 600\nSHARD_ROWS = 128",
     "03-search-and-clusters.ipynb": 'MODULES = ["shutil", "random", "statistics", "gzip", "calendar"]',
     "04-tuning-batches.ipynb": "USERS = [1, 4]\nREQUESTS = 16\nTEXTS = TEXTS[:100]",
+    "07-hybrid-search.ipynb": 'MODULES = ["shutil", "calendar", "email.utils"]',
 }
 """What is put behind the parameters, so that a test is short."""
-LOCAL = [name for name in notebooks.NAMES if not name.startswith(("01", "05"))]
+LOCAL = [name for name in notebooks.NAMES if not name.startswith(("01", "05", "07"))]
 
 
 @pytest.mark.requirement("K1", "K4")
@@ -23,6 +25,23 @@ def test_a_notebook_runs(name: str, local: dict[str, str], tmp_path: Path) -> No
     assert notebooks.warned(whole) == []
     told = notebooks.said(whole)
     EXPECTED[name](whole, told)
+
+
+@pytest.mark.requirement("G1", "K1", "K4")
+def test_hybrid_search(hybrid: dict[str, str], tmp_path: Path) -> None:
+    """The same of the notebook that has a service of its own: it indexes, searches and judges by two pipelines."""
+    name = "07-hybrid-search.ipynb"
+    whole = notebooks.run(name, tmp_path, SMALLER[name], hybrid)
+    assert notebooks.warned(whole) == []
+    told = notebooks.said(whole)
+    assert told.count("problems: []") == 2
+    assert "failed: []" in told
+    assert "dense  calendar.weekday" in told
+    assert re.search(r"RFC 2822 date: email\.utils\.format", told)
+    judged = re.findall(r"(?:written by hand|names): dense 0\.\d\d, sparse 0\.\d\d, late \S+, hybrid (0\.\d\d)", told)
+    assert len(judged) == 2
+    assert all(float(one) > 0.5 for one in judged), "far above chance, some 0.06 for 80 documents"
+    assert notebooks.pictures(whole) == 4
 
 
 def _quickstart(whole: object, told: str) -> None:

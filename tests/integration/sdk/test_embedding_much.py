@@ -189,12 +189,30 @@ def test_the_result_tells_its_story(service: Service, fake: FakeServer) -> None:
     assert result.queue_seconds == pytest.approx(0.0015 * 3)
     assert result.compute_seconds == pytest.approx(0.0025 * 3)
     assert (result.model, result.fingerprint, result.precisions) == ("semantic", "f1", ("float32",))
+    assert result.pods == ()
     assert result.truncated == (299,)
     assert result.errors == ()
     assert len(result.latencies) == 3
     assert result.texts is texts
     assert "3 requests, 2 retries" in repr(result)
     assert service.embed("one", with_info=True).array.shape == (DIMENSIONS,)
+
+
+def test_the_result_names_the_pods(service: Service, fake: FakeServer) -> None:
+    """Each pod that gave vectors is named once, in the order of their names; one that refused is not."""
+    names = iter(["pod-b", "pod-a", "pod-b", "pod-a", "pod-b", "pod-a", "pod-b", "pod-a"])
+
+    async def another(request: web.Request, texts: list[str]) -> web.StreamResponse | None:
+        fake.pod = next(names)
+        return None
+
+    def refuse(texts: list[str]) -> web.StreamResponse:
+        answer = error(429, "queue_full", "full", milliseconds=1)
+        answer.headers["X-Embedfleet-Pod"] = "pod-full"
+        return answer
+
+    fake.faults = [give(refuse), *[another] * 8]
+    assert service.embed(TEXTS, with_info=True).pods == ("pod-a", "pod-b")
 
 
 def test_requests_hold_no_more_tokens_than_a_batch(service: Service, fake: FakeServer) -> None:

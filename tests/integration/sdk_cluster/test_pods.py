@@ -96,7 +96,10 @@ def test_by_the_service_proxy(town: Town, monkeypatch: pytest.MonkeyPatch, direc
     with embedfleet.connect("semantic", namespace=town.namespace) as service:
         assert service.route.taken is not None
         assert service.route.taken.route == "service proxy"
-        assert np.array_equal(service.embed(TEXTS), direct)
+        result = service.embed(TEXTS, with_info=True)
+        assert np.array_equal(result.array, direct)
+        assert result.pods
+        assert set(result.pods) <= {"one", "two"}
         assert service.info.name == "semantic"
 
 
@@ -108,7 +111,9 @@ def test_by_port_forward_while_pods_go(town: Town, monkeypatch: pytest.MonkeyPat
         assert service.route.taken is not None
         assert service.route.taken.route == "port-forward"
         assert "not allowed" in str(service.route)
-        assert np.array_equal(service.embed(TEXTS), direct)
+        result = service.embed(TEXTS, with_info=True)
+        assert np.array_equal(result.array, direct)
+        assert result.pods == ("one", "two")  # in turn
 
         def texts() -> Iterator[str]:
             for turn in range(8):
@@ -183,7 +188,7 @@ rules:
         town.cluster.kubectl("-n", town.namespace, "wait", "pod/by-model", succeeded, "--timeout=90s")
     finally:
         out = town.cluster.kubectl("-n", town.namespace, "logs", "by-model")
-    assert json.loads(out.splitlines()[-1]) == {"shape": [2, 8], "route": "cluster DNS"}
+    assert json.loads(out.splitlines()[-1]) == {"shape": [2, 8], "route": "cluster DNS", "ours": True}
 
 
 @pytest.mark.requirement("K1", "K2")
@@ -200,7 +205,7 @@ def test_in_a_pod_by_dns_with_no_token(town: Town) -> None:
             town.cluster.kubectl("-n", namespace, "wait", f"pod/{name}", succeeded, "--timeout=90s")
         finally:
             out = town.cluster.kubectl("-n", namespace, "logs", name)
-        assert json.loads(out.splitlines()[-1]) == {"shape": [2, 8], "route": "cluster DNS"}
+        assert json.loads(out.splitlines()[-1]) == {"shape": [2, 8], "route": "cluster DNS", "ours": True}
         town.cluster.kubectl("-n", namespace, "delete", "pod", name, "--wait=false")
 
 
@@ -208,7 +213,9 @@ _INSIDE = """
 import json
 import embedfleet as sdk
 with sdk.connect("semantic") as service:
-    print(json.dumps({"shape": service.embed(["a", "b"]).shape, "route": service.route.taken.route}))
+    result = service.embed(["a", "b"], with_info=True)
+    ours = len(result.pods) == 1 and result.pods[0] in ("one", "two")
+    print(json.dumps({"shape": result.array.shape, "route": service.route.taken.route, "ours": ours}))
 """
 
 

@@ -231,7 +231,7 @@ def test_models_are_listed_with_what_they_are() -> None:
                 "service": "fleet", "state": "Ready", "task": "Dense", "dimensions": 8, "max_tokens": 16,
                 "fingerprint": INFO.fingerprint, "precision": "float32", "device": "cpu", "revision": "main",
                 "prompts": ["document", "query"], "matryoshka": [8, 4], "padded": False, "default": True,
-                "max_inputs": 1000, "cause": None,
+                "max_inputs": 1000, "item_timeout_seconds": 30, "cause": None,
             }  # fmt: skip
             assert expected.items() <= known.items()
             assert reply.json["data"][1]["embedfleet"]["default"] is False

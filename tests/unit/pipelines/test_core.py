@@ -75,7 +75,7 @@ def test_every_graph_is_run_whole_and_in_order(seed: int) -> None:
         name: frozenset(rng.sample([INPUT, *names[:place]], min(place + 1, rng.randint(1, 4))))
         for place, name in enumerate(names)
     }
-    graph = Graph(reads, frozenset(rng.sample(names, rng.randint(1, len(names)))))
+    graph = Graph.over(reads, frozenset(rng.sample(names, rng.randint(1, len(names)))))
     way, done, kept = Way(graph), {INPUT}, {INPUT}
     running = way.begin()
     begun = [*running]
@@ -103,6 +103,21 @@ def test_at_most_so_many_are_under_way() -> None:
     assert (line.under_way, line.waiting) == (2, 2)
     line.leave()
     assert line.next() == [numbers[2]]
+
+
+def test_who_walks_in_overtakes_nobody() -> None:
+    """There has to be a place, and nobody who waits for one."""
+    line = Line(1)
+    assert line.walk_in()
+    assert not line.walk_in()
+    waiting = line.come(0.0, 128)
+    line.leave()
+    assert not line.walk_in()
+    assert line.next() == [waiting]
+    line.leave()
+    assert line.give_up(line.come(0.0, 128))
+    assert line.walk_in()
+    assert (line.under_way, line.waiting) == (1, 0)
 
 
 def test_priority_goes_first_and_age_overtakes_it() -> None:

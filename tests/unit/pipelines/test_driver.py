@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedfleet.api import Batching
+from embedfleet.api import Batching, BatchingSettings
 from embedfleet_server.batching.types import HIGH
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import (
@@ -225,7 +225,8 @@ def test_a_request_that_does_not_fit_is_refused_whole() -> None:
     run(main())
 
 
-def test_cancel_reaches_every_step() -> None:
+@pytest.mark.parametrize("count", [1, 8])
+def test_cancel_reaches_every_step(count: int) -> None:
     """Who goes away leaves nothing behind: no input waits, none is under way, no task is left."""
 
     async def main() -> None:
@@ -235,7 +236,7 @@ def test_cancel_reaches_every_step() -> None:
         of.pause()
         tasks = asyncio.all_tasks()
         one = runner(of, embed("one"), embed("two", model="other"), outputs=["one", "two"], parallelExecutions=3)
-        gone = asyncio.create_task(results(one, given(8)))
+        gone = asyncio.create_task(results(one, given(count)))
         await asyncio.sleep(0.1)
         assert of.total_queue_depth > 0
         gone.cancel()
@@ -250,7 +251,8 @@ def test_cancel_reaches_every_step() -> None:
     run(main())
 
 
-def test_a_deadline_ends_the_request() -> None:
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_deadline_ends_the_request(count: int) -> None:
     """The caller's own limit holds for all of it: `DeadlineExceeded`, and nothing is left under way."""
 
     async def main() -> None:
@@ -261,7 +263,7 @@ def test_a_deadline_ends_the_request() -> None:
         one = runner(of, embed("one"))
         began = asyncio.get_running_loop().time()
         with pytest.raises(DeadlineExceeded):
-            await results(one, given(5), within=2.0)
+            await results(one, given(count), within=2.0)
         assert asyncio.get_running_loop().time() - began == pytest.approx(2.0)
         assert of.total_queue_depth == 0
         of.pause(paused=False)
@@ -312,7 +314,8 @@ def test_a_drain_lets_accepted_requests_finish() -> None:
     run(main())
 
 
-def test_a_drain_out_of_time_stops_them() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_drain_out_of_time_stops_them(count: int) -> None:
     """Once its patience is over every request ends, with an error that says so."""
 
     async def main() -> None:
@@ -320,7 +323,7 @@ def test_a_drain_out_of_time_stops_them() -> None:
         await of.start()
         await of.embed("semantic", [text(1)])
         of.pause()
-        held = asyncio.create_task(results(runner(of, embed("one")), given(3)))
+        held = asyncio.create_task(results(runner(of, embed("one")), given(count)))
         await asyncio.sleep(0.01)
         await of.stop(2.0)
         (ended,) = await asyncio.gather(held, return_exceptions=True)
@@ -328,6 +331,56 @@ def test_a_drain_out_of_time_stops_them() -> None:
             assert all(result.failure is not None and type(result.failure.error) is Stopped for result in ended)
         else:
             assert isinstance(ended, Stopped)
+
+    run(main())
+
+
+def test_a_lone_input_runs_in_its_callers_task() -> None:
+    """A request of one input to one step makes no task beside its caller's: it costs little more than the model."""
+
+    async def main() -> None:
+        of = engine()
+        await of.start()
+        await of.embed("semantic", [text(1)])
+        of.pause()
+        before = asyncio.all_tasks()
+        lone = asyncio.create_task(results(runner(of, embed("one")), given(1)))
+        await asyncio.sleep(0.1)
+        assert of.total_queue_depth == 1
+        assert asyncio.all_tasks() == before | {lone}
+        of.pause(paused=False)
+        assert [result.failure for result in await lone] == [None]
+        await of.stop(1.0)
+
+    run(main())
+
+
+def test_a_lone_input_waits_its_turn() -> None:
+    """It stands in the line as others do: out of time there, it fails at `input`; who goes away leaves the line."""
+
+    async def main() -> None:
+        of = engine(item_timeout_seconds=50)
+        await of.start()
+        await of.embed("semantic", [text(1)])
+        of.pause()
+        one = runner(of, embed("one"), parallelExecutions=1)
+        first = asyncio.create_task(results(one, given(1)))
+        await asyncio.sleep(0.1)
+        of.apply(BatchingSettings(generation=2, batching=Batching(sizing="Fixed", item_timeout_seconds=5)))
+        of.pause()
+        (late,) = await results(one, given(1))
+        assert late.failure is not None
+        assert (late.failure.step, type(late.failure.error)) == ("input", DeadlineExceeded)
+        gone = asyncio.create_task(results(one, given(1)))
+        await asyncio.sleep(0.1)
+        assert one.figures == {"under_way": 1, "waiting": 1}
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert one.figures == {"under_way": 1, "waiting": 0}
+        of.pause(paused=False)
+        assert [result.failure for result in await first] == [None]
+        assert one.figures == {"under_way": 0, "waiting": 0}
+        await of.stop(1.0)
 
     run(main())
 

@@ -81,6 +81,23 @@ def test_pca_finds_the_plane() -> None:
     assert plots.pca(np.array([[1.0], [3.0]], np.float32)).shape == (2, 2)
 
 
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
+def test_umap_keeps_groups_apart() -> None:
+    """By the package itself: two groups stay apart, the same way each time; so few as three vectors can be drawn."""
+    centres = np.repeat(np.array([[0.0] * 16, [20.0] * 16]), 20, axis=0)
+    rows = (centres + np.random.default_rng(4).standard_normal((40, 16))).astype(np.float32)
+    points = plots.umap(rows)
+    assert points.shape == (40, 2)
+    assert np.array_equal(points, plots.umap(rows))
+    within = max(np.linalg.norm(part - part.mean(axis=0), axis=1).mean() for part in (points[:20], points[20:]))
+    assert np.linalg.norm(points[:20].mean(axis=0) - points[20:].mean(axis=0)) > 2 * within
+    for count in (3, 4, 16):
+        few = EmbedResult.of(rows[:count], Tally(), 0.1, None).scatter(method="umap")
+        assert len(few.hover) == count
+    with pytest.raises(errors.BadInput, match=r'scatter\(method="umap"\) needs 3 vectors or more; there are 2'):
+        EmbedResult.of(rows[:2], Tally(), 0.1, None).scatter(method="umap")
+
+
 def test_cosines_are_those_of_the_rows() -> None:
     """1 with itself, whatever the lengths; 0 with a row of zeros."""
     rows = np.array([[2, 0], [0, 3], [1, 1], [0, 0]], np.float32)

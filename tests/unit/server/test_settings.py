@@ -78,6 +78,22 @@ def test_configuration_from_arguments_and_environment(tmp_path: Path) -> None:
     assert free.store == Path.home() / ".cache/embedfleet/weights"
 
 
+def test_the_pods_name() -> None:
+    """As the downward API tells it, else the host's; what is no name of Kubernetes' counts not, nor one of no pod."""
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    names = {
+        ("semantic-7d9-x1", None): "semantic-7d9-x1",
+        ("node-3", "semantic-7d9-x1"): "semantic-7d9-x1",
+        ("a name\r\nX-Evil: 1", None): None,
+        (None, None): None,
+    }
+    for (host, told), name in names.items():
+        given = {"HOSTNAME": host, "K8S_POD": told}
+        environ = {key: value for key, value in given.items() if value is not None}
+        assert configure(["--settings", "s"], {**pod, **environ}).pod == name
+        assert configure(["--settings", "s"], environ).pod is None
+
+
 def test_the_level_of_the_log() -> None:
     """From the flag, else the environment; else info, and warning where a person reads the banner."""
     levels = {

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import resource
 import sys
 import threading
@@ -60,6 +61,7 @@ _LOST_SECONDS = 3.0  # for the answers to those in flight; with the interpreter'
 _LAST_SPANS = 3.0  # seconds for a collector to take them; a pod's grace period has 10 beside the drain
 _LAST_SPANS_WHEN_LOST = 0.5
 _TRUE = ("1", "on", "yes", "true")  # what huggingface_hub takes for true in its own variables
+_POD = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # a DNS subdomain, as RFC 1123 has it
 _LEVELS = ("debug", "info", "warning", "error")
 LoaderOf = Callable[[ModelSpec], Loader]
 
@@ -120,6 +122,7 @@ def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
         api_keys=given.api_keys,
         tls=given.tls,
         in_pod=in_pod,
+        pod=_pod(environ) if in_pod else None,
         termination_log=given.termination_log or (Path(TERMINATION_FILE) if in_pod else None),
         journal=given.journal,
         announce=given.announce,
@@ -127,6 +130,16 @@ def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
         log_level=_level(given.log_level or ("warning" if given.announce else "info")),
         environment={name: value for name, value in environ.items() if name.startswith("OTEL_")},
     )
+
+
+def _pod(environ: Mapping[str, str]) -> str | None:
+    """The pod's name: as the downward API tells it, which the operator has it do for traces, else the host's name.
+
+    The kubelet gives a pod's host its name, unless the pod is on the node's network or names a host itself. What is
+    no name of Kubernetes' goes into no header.
+    """
+    told = environ.get("K8S_POD") or environ.get("HOSTNAME") or ""
+    return told if _POD.fullmatch(told) else None
 
 
 def torch_loader(spec: ModelSpec, config: Config, gpu_count: int) -> Loader:
@@ -249,7 +262,7 @@ async def _serve(
     server = Server(
         engine, metrics, tuning, config.limits,
         keys=keys, tls=tls, in_flight=in_flight, journal=journal, spans=traced,
-        pipelines=build_pipelines(settings, engine),
+        pipelines=build_pipelines(settings, engine), pod=config.pod,
     )  # fmt: skip
     ports = await server.start(config.host, config.port, config.observe_port)
     record = _record(config, settings, *ports)

@@ -61,6 +61,8 @@ class Config:
     """Directory of that record."""
     log_level: int = logging.INFO
     """The least of what is logged: DEBUG has a line for each request, INFO one for each change of state."""
+    pod: str | None = None
+    """Name of this pod, which answers carry; None outside of one."""
     termination_log: Path | None = None
     """Where the cause of the process's own end is left for Kubernetes; None tells nobody."""
     journal: Path | None = None

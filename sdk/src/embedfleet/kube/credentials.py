@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from embedfleet import sockets
 from embedfleet.errors import NoCluster
 from embedfleet.kube import login
 from embedfleet.kube.config import Context, Plugin, Server
@@ -86,7 +87,7 @@ class Credentials:
 
     def connector(self) -> aiohttp.TCPConnector:
         """Connections to the API server, without limit."""
-        return aiohttp.TCPConnector(limit=0, ssl=self.tls() if self.server.url.startswith("https") else True)
+        return sockets.connector(self.tls() if self.server.url.startswith("https") else True)
 
     async def ready(self) -> None:
         """Log in now, where that takes a plug-in, so that no short limit of a later request has to hold it."""

@@ -22,6 +22,7 @@ from embedfleet.errors import ClusterError
 from embedfleet.kube.api import CONNECT_SECONDS, ApiServer
 from embedfleet.kube.credentials import Credentials
 from embedfleet.kube.record import HTTP_PORT, PORT_NAME, SERVICE_LABEL
+from embedfleet.sockets import IDLE_SECONDS
 
 PROTOCOL = "v4.channel.k8s.io"
 _DATA, _ERROR = 0, 1
@@ -59,7 +60,7 @@ class PortForwardConnector(aiohttp.BaseConnector):
     """Connections to the ready pods of a service, in turn, whatever host an address names."""
 
     def __init__(self, credentials: Credentials, namespace: str, service: str, tls: ssl.SSLContext | None) -> None:
-        super().__init__(limit=0)
+        super().__init__(limit=0, keepalive_timeout=IDLE_SECONDS)
         self._credentials, self._namespace, self._service, self._tls = credentials, namespace, service, tls
         self._session: aiohttp.ClientSession | None = None
         self._pods: list[PodPort] = []

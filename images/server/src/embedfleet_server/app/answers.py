@@ -31,6 +31,8 @@ from embedfleet_server.engine.rows import SparseRows, weight
 
 NPY, NPZ = "application/x-npy", "application/x-npz"
 JSON = "application/json"
+POD = "X-Embedfleet-Pod"
+"""Header of the answers of a pod's server: the pod's name."""
 Format = Literal["float", "base64", "npy", "arrays", "sparse", "ragged", "npz"]
 Array = NDArray[Any]
 """Vectors as rows, of any of the types that can be asked for."""

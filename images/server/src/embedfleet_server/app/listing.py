@@ -21,7 +21,11 @@ def summary(engine: Engine) -> list[dict[str, Any]]:
 
 
 def _openai_model(engine: Engine, status: ModelStatus, created: int) -> dict[str, Any]:
-    own = {"service": engine.service, **_details(status, _default(engine)), "max_inputs": engine.max_inputs}
+    limits = {
+        "max_inputs": engine.max_inputs,
+        "item_timeout_seconds": engine.settings.batching.item_timeout_seconds,
+    }
+    own = {"service": engine.service, **_details(status, _default(engine)), **limits}
     return {"id": status.name, "object": "model", "created": created, "owned_by": "embedfleet", "embedfleet": own}
 
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from embedfleet_server.app import fields
+from embedfleet_server.app.answers import POD
 from embedfleet_server.app.errors import HTTP, TABLE
 from embedfleet_server.app.routes import Route
 from embedfleet_server.app.schedule import DEADLINE, PRIORITY
@@ -19,6 +20,13 @@ _SCHEDULE: Mapping[str, Mapping[str, Any]] = {
 }
 """Headers of every route that embeds."""
 _MARKS: Mapping[str, Mapping[str, Any]] = {REQUEST_ID: {"type": "string"}, TRACEPARENT: {"type": "string"}}
+
+_SAID: Mapping[str, Mapping[str, Any]] = {
+    REQUEST_ID: {"description": "The request's own, or one made for it.", "schema": {"type": "string"}},
+    TRACEPARENT: {"description": "The span of this request.", "schema": {"type": "string"}},
+    POD: {"description": "The pod that answered, where it is one.", "schema": {"type": "string"}},
+}
+"""Headers of every answer."""
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
@@ -73,7 +81,8 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 def _answers(route: Route) -> dict[str, Any]:
     good = {kind: {"schema": dict(schema)} for kind, schema in route.gives.items()}
     error = ref(TeiError if route.dialect == _TEI else ErrorAnswer)
-    answers: dict[str, Any] = {"200": {"description": "As asked.", **({"content": good} if good else {})}}
+    said = {"description": "As asked.", "headers": _SAID}
+    answers: dict[str, Any] = {"200": {**said, **({"content": good} if good else {})}}
     for status in _statuses(route):
         answers[str(status)] = {"description": _words(status), "content": {"application/json": {"schema": error}}}
     return answers

@@ -1,11 +1,11 @@
 """The public port: the routes of every dialect behind one guard."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from embedfleet_server.app import docs, openai, pipelines, ranking, tei, trace
+from embedfleet_server.app import answers, docs, openai, pipelines, ranking, tei, trace
 from embedfleet_server.app.connections import close_when
 from embedfleet_server.app.door import Door
 from embedfleet_server.app.errors import middleware
@@ -38,8 +38,12 @@ def application(
     journal: Journal | None = None,
     spans: Spans | None = None,
     graphs: Pipelines | None = None,
+    pod: str | None = None,
 ) -> web.Application:
-    """The public application over an engine; `admit` raises what keeps a request out, `spans` traces requests."""
+    """The public application over an engine; `admit` raises what keeps a request out, `spans` traces requests.
+
+    `pod` is the name of the pod, if it is one.
+    """
     spans = spans or Spans()
     door = Door(engine, limits, silent if journal is None else journal.accepted, spans)
     routes = table(door, graphs)
@@ -49,6 +53,8 @@ def application(
     app.on_response_prepare.append(close_when(lambda: lifecycle.is_leaving))
     app.on_response_prepare.append(trace.answer_marks)
     app.on_response_prepare.append(_say_who)
+    if pod is not None:
+        app.on_response_prepare.append(_say_where(pod))
     app.on_cleanup.append(door.close)
     routes.add_to(app)
     return app
@@ -76,3 +82,13 @@ def _guarded(routes: Routes, admit: Admit, lifecycle: Lifecycle) -> Admit:
 async def _say_who(_: web.Request, response: web.StreamResponse) -> None:
     """Not which versions of what, as aiohttp would."""
     response.headers["Server"] = _NAME
+
+
+def _say_where(pod: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Which pod it was, to all but those whom a key has kept out."""
+
+    async def say(_: web.Request, response: web.StreamResponse) -> None:
+        if response.status != 401:  # HTTP's "unauthorized"
+            response.headers[answers.POD] = pod
+
+    return say

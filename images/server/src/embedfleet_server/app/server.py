@@ -63,10 +63,12 @@ class Server:
         journal: Journal | None = None,
         spans: Spans | None = None,
         pipelines: Pipelines | None = None,
+        pod: str | None = None,
     ) -> None:
         """`keys` and `tls` guard the public port; None leaves it open, and plain.
 
         `in_flight` is for who may have to end all requests at once; `journal` is told of each; `spans` traces them.
+        `pod` is what answers say of where they come from.
         """
         self._engine, self._metrics, self._limits = engine, metrics, limits
         self._tls = None if tls is None else tls.context
@@ -84,6 +86,7 @@ class Server:
             journal=journal,
             spans=spans,
             graphs=pipelines,
+            pod=pod,
         )
         self._public = Runner(app, limits, metrics.request, **_options(limits))
         observed = observe.application(engine, self.lifecycle, metrics, tuning, guards, in_flight)

@@ -57,6 +57,7 @@ class ModelDetails(BaseModel):
     default: bool
     required: bool
     max_inputs: int
+    item_timeout_seconds: int
     cause: str | None
     task: str | None
     dimensions: int | None

@@ -4,7 +4,6 @@ It never waits, reads no clock, knows no task: `driver` does as it says, and tel
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,12 +19,23 @@ class Graph:
 
     reads: Mapping[str, frozenset[str]]
     outputs: frozenset[str]
+    readers: Mapping[str, Sequence[str]]
+    """Who reads each value, in the order of the graph."""
+    waits: Mapping[str, int]
+    """Of how many steps each reads."""
+
+    @classmethod
+    def over(cls, reads: Mapping[str, frozenset[str]], outputs: frozenset[str]) -> "Graph":
+        """What is the same for every input is told once."""
+        sources = frozenset[str]().union(*reads.values())
+        readers = {source: [name for name, read in reads.items() if source in read] for source in sources}
+        return cls(reads, outputs, readers, {name: len(read - {INPUT}) for name, read in reads.items()})
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> "Graph":
         """The graph of a manifest's pipeline, whose rules hold."""
         reads = {step.name: frozenset(step.sources) for step in pipeline.steps}
-        return cls(reads, frozenset(pipeline.outputs))
+        return cls.over(reads, frozenset(pipeline.outputs))
 
 
 class Way:
@@ -33,12 +43,8 @@ class Way:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._waits = {name: len(read - {INPUT}) for name, read in graph.reads.items()}
-        self._readers: dict[str, list[str]] = {}
-        for name, read in graph.reads.items():
-            for source in read:
-                self._readers.setdefault(source, []).append(name)
-        self._unread: Counter[str] = Counter({source: len(names) for source, names in self._readers.items()})
+        self._waits = dict(graph.waits)
+        self._unread = {source: len(names) for source, names in graph.readers.items()}
         self._left = set(graph.reads)
         self._begun = set[str]()
         self.failed: str | None = None
@@ -51,9 +57,10 @@ class Way:
     def done(self, step: str) -> list[str]:
         """A step has given its value: the steps that may begin now."""
         self._end(step)
-        for reader in self._readers.get(step, ()):
+        readers = self._graph.readers.get(step, ())
+        for reader in readers:
             self._waits[reader] -= 1
-        return self._start([reader for reader in self._readers.get(step, ()) if not self._waits[reader]])
+        return self._start([reader for reader in readers if not self._waits[reader]])
 
     def fail(self, step: str) -> None:
         """A step has failed: no other begins, and what runs is to be stopped."""
@@ -67,8 +74,10 @@ class Way:
 
     def useless(self, step: str) -> list[str]:
         """Values that nobody reads any more once `step` has read its own, so that they need not be kept."""
-        self._unread.subtract(self._graph.reads[step])
-        return [name for name in self._graph.reads[step] if not self._unread[name] and name not in self._graph.outputs]
+        read = self._graph.reads[step]
+        for name in read:
+            self._unread[name] -= 1
+        return [name for name in read if not self._unread[name] and name not in self._graph.outputs]
 
     def _start(self, steps: Sequence[str]) -> list[str]:
         if self.failed is not None:
@@ -111,6 +120,12 @@ class Line:
         waiter = self._by_number[self._numbers] = _Waiter(now - priority * _SECONDS_PER_PRIORITY, self._numbers)
         heapq.heappush(self._waiting, waiter)
         return self._numbers
+
+    def walk_in(self) -> bool:
+        """Be under way at once, where there is a place and nobody waits for one."""
+        is_free = not self._by_number and self.under_way < self.limit
+        self.under_way += is_free
+        return is_free
 
     def next(self) -> list[int]:
         """Those who may begin now, the first of the line first; each is under way until `leave`."""

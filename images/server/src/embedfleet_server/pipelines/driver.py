@@ -63,11 +63,18 @@ class Runner:
         self._told = models
         self._line = Line(pipeline.parallel_executions)
         self._turns: dict[int, asyncio.Future[None]] = {}
+        self._names = [status.name for status in engine.models()]
+        self._counting = next(iter(pipeline.models), self._names[0])
+        """The model in whose bound the inputs of a request are counted when it comes."""
+        self._checked: tuple[list[ModelInfo | None], list[str]] | None = None
 
     def problems(self) -> list[str]:
         """What keeps it from running, as far as is known by now: of models that are loaded, all."""
-        models = {name: self._known(name) for name in (status.name for status in self.engine.models())}
-        return [str(problem) for problem in check(self.pipeline, models)]
+        infos = [self.engine.info(name) for name in self._names]
+        if self._checked is None or self._checked[0] != infos:
+            models = {name: self._known(name, info) for name, info in zip(self._names, infos, strict=True)}
+            self._checked = infos, [str(problem) for problem in check(self.pipeline, models)]
+        return self._checked[1]
 
     @property
     def figures(self) -> dict[str, int]:
@@ -96,14 +103,31 @@ class Runner:
             yield _told(inputs)
             return
         async with self.engine.errand(self._counting, sound, priority=priority, tenant=tenant, within=within) as errand:
+            if isinstance(lone := inputs[0], Texts) and len(inputs) == 1:
+                yield _alone(self, lone, errand)
+                return
             run = _Run(self, inputs, errand)
             try:
                 yield run.results()
             finally:
                 await run.stop()
 
-    async def enter(self, priority: int) -> None:
-        """Wait for one's turn; whoever gets it must `leave`."""
+    def time_of_one(self) -> float:
+        """When the time of an input that is next in its request's line now is up, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self.engine.settings.batching.item_timeout_seconds
+
+    async def enter(self, priority: int, until: float) -> bool:
+        """Wait for one's turn, and tell whether it came in time; whoever gets it must `leave`."""
+        if self._line.walk_in():
+            return True
+        try:
+            async with asyncio.timeout_at(until):
+                await self._turn(priority)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _turn(self, priority: int) -> None:
         loop = asyncio.get_running_loop()
         number = self._line.come(loop.time(), priority)
         turn = self._turns[number] = loop.create_future()
@@ -128,13 +152,7 @@ class Runner:
             if not turn.done():  # else it was cancelled at this moment, and leaves by itself
                 turn.set_result(None)
 
-    @property
-    def _counting(self) -> str:
-        """The model in whose bound the inputs of a request are counted when it comes."""
-        return next(iter(self.pipeline.models), self.engine.models()[0].name)
-
-    def _known(self, name: str) -> KnownModel:
-        info = self.engine.info(name)
+    def _known(self, name: str, info: ModelInfo | None) -> KnownModel:
         return self._told.get(name, KnownModel()) if info is None else known_of(info)
 
 
@@ -180,24 +198,15 @@ class _Run:
             while index - self._taken >= AHEAD * self._runner.pipeline.parallel_executions:
                 self._moved.clear()
                 await self._moved.wait()
-            until = self._loop.time() + self._runner.engine.settings.batching.item_timeout_seconds
+            until = self._runner.time_of_one()
             if isinstance(given, Failure):
                 self._tell(Result(index, failure=given))
-            elif await self._enter(until):
+            elif await self._runner.enter(self._errand.priority, until):
                 task = self._loop.create_task(self._one(index, given, until))
                 self._tasks.add(task)
                 task.add_done_callback(self._left)
             else:
                 self._tell(Result(index, failure=_late(INPUT)))
-
-    async def _enter(self, until: float) -> bool:
-        """Whether the turn came in time."""
-        try:
-            async with asyncio.timeout_at(until):
-                await self._runner.enter(self._errand.priority)
-        except TimeoutError:
-            return False
-        return True
 
     def _left(self, task: "asyncio.Task[None]") -> None:
         # Not in the task's own `finally`: one cancelled before its first step never gets there.
@@ -205,25 +214,40 @@ class _Run:
         self._runner.leave()
 
     async def _one(self, index: int, given: Texts, until: float) -> None:
-        runner = self._runner
-        asking = Asking(runner.engine, runner.pipeline, self._errand, runner.aside, until)
-        journey = _Journey(runner, asking, given)
-        try:
-            async with asyncio.timeout_at(until):
-                result = Result(index, await journey.outputs())
-        except InputFailed as failed:
-            result = Result(index, failure=failed.failure)
-        except TimeoutError:
-            result = Result(index, failure=_late(journey.at))
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this input's alone, and nobody may wait for ever
-            _log.error("pipeline %s, step %s failed unexpectedly", runner.pipeline.name, journey.at, exc_info=error)
-            result = Result(index, failure=Failure(journey.at, error))
-        self._tell(result)
+        self._tell(await _result(self._runner, self._errand, index, given, until))
 
     def _tell(self, result: Result) -> None:
         end = self._end(result.index)
         if not end.done():  # else nobody waits for it any more
             end.set_result(result)
+
+
+async def _alone(runner: Runner, given: Texts, errand: Errand) -> AsyncIterator[Result]:
+    """The result of a request's only input, which is run in the caller's own task: it needs none beside it."""
+    until = runner.time_of_one()
+    if not await runner.enter(errand.priority, until):
+        yield Result(0, failure=_late(INPUT))
+        return
+    try:
+        result = await _result(runner, errand, 0, given, until)
+    finally:
+        runner.leave()
+    yield result
+
+
+async def _result(runner: Runner, errand: Errand, index: int, given: Texts, until: float) -> Result:
+    """What becomes of an input whose turn it is."""
+    journey = _Journey(runner, Asking(runner.engine, runner.pipeline, errand, runner.aside, until), given)
+    try:
+        async with asyncio.timeout_at(until):
+            return Result(index, await journey.outputs())
+    except InputFailed as failed:
+        return Result(index, failure=failed.failure)
+    except TimeoutError:
+        return Result(index, failure=_late(journey.at))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is this input's alone, and nobody may wait for ever
+        _log.error("pipeline %s, step %s failed unexpectedly", runner.pipeline.name, journey.at, exc_info=error)
+        return Result(index, failure=Failure(journey.at, error))
 
 
 class _Journey:
