@@ -9,7 +9,7 @@ HOLLOW ?= 0
 IMAGE ?= embedfleet-server:latest
 bin := .venv/bin
 
-.PHONY: help setup demo serve check test e2e soak bench mutants cluster cluster-down e2e-kind images generate requirements lock clean
+.PHONY: help setup demo serve check test e2e soak bench bench-full mutants cluster cluster-down e2e-kind images generate requirements lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -46,7 +46,10 @@ soak: setup ## The long forms of the tests, an hour or more: simulation, rollove
 	EMBEDFLEET_CASES=10000 $(bin)/pytest tests/integration/server/test_openapi.py
 	$(bin)/python -m tests.soak.leaks --seconds 600
 
-bench: setup ## Measure this machine (ARGS=--write keeps the table in docs/benchmarks.md; ARGS=--help)
+bench: setup ## Measure this machine, the peers left out (ARGS=--help)
+	@$(bin)/python -m tests.benchmarks --no-peers $(ARGS)
+
+bench-full: setup ## The same beside infinity, ONNX Runtime, OpenVINO: some GB, once (ARGS=--write keeps it in docs/benchmarks.md)
 	@$(bin)/python -m tests.benchmarks $(ARGS)
 
 mutants: setup ## Faults put into the batching core one by one: do the tests notice? (15 min; ARGS=--help)

@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", type=_parts, default=list(PARTS), metavar="PART,…", help=f"of {','.join(PARTS)} (all)")
     add("--repetitions", type=int, default=3, help="how often each speed is measured (%(default)s)")
     add("--texts", type=int, default=loads.MIXED, help="texts of the mixed load (%(default)s)")
-    add("--no-peers", action="store_true", help="without infinity, whose first start downloads some GB")
+    add("--no-peers", action="store_true", help="without infinity, ONNX Runtime, OpenVINO: some GB, once")
     add("--write", action="store_true", help=f"write the table to {_REPORT} too")
     return parser
 

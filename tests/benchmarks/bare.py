@@ -57,6 +57,10 @@ class Bare:
         first: Any = self._model[0]
         return {"lengths": lengths, "operations": operations(lengths, first.auto_model.config)}
 
+    def tokens(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Ids of each text's tokens, special ones and the cut at the model's longest input included."""
+        return {"ids": self._ids(texts)}
+
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for some in chunks(texts, 512) for encoding in self._tokenizer.encode_batch_fast(some)]
 
@@ -85,4 +89,5 @@ def operations(lengths: Sequence[int], config: Any) -> float:
 
 if __name__ == "__main__":
     bare = Bare(sys.argv[1])
-    answer_questions({name: getattr(bare, name) for name in ("encode", "forward", "alone", "vectors", "work")})
+    asked = ("encode", "forward", "alone", "vectors", "work", "tokens")
+    answer_questions({name: getattr(bare, name) for name in asked})

@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.benchmarks import loads, ours
 from tests.benchmarks.child import Child
 from tests.benchmarks.peers import infinity
+from tests.benchmarks.peers.environment import PeerMissing
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Bench:
         self.say(f"starting infinity {infinity.VERSION}")
         try:
             peer = self.stack.enter_context(infinity.running(self.model))
-        except infinity.PeerMissing as missing:
+        except PeerMissing as missing:
             self.missing = str(missing)
             self.say(f"infinity is left out: {missing}")
             return None

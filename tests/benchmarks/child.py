@@ -23,13 +23,17 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """A running `python -m MODULE ARGUMENTS`; a context manager that ends it."""
+    """A running `python -m MODULE ARGUMENTS`, by this interpreter or another; a context manager that ends it."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(
+        self, module: str, *arguments: str, python: str = sys.executable, more: Mapping[str, str] | None = None
+    ) -> None:
+        """`more` is added to the environment."""
         self._module = module
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [python, "-m", module, *arguments],
             cwd=ROOT,
+            env={**os.environ, **(more or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

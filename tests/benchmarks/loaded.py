@@ -4,8 +4,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from embedfleet.api.models import ModelSpec, Source
 from embedfleet_server import openmp
@@ -22,22 +24,25 @@ class Loaded:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._store = tempfile.TemporaryDirectory(prefix="embedfleet-benchmark-")
-        self._models: dict[str, Any] = {}
+        self._models: dict[tuple[str, bool], Any] = {}
 
-    def load(self, dtype: str) -> dict[str, Any]:
-        """Load it as the manifest's `dtype` says; what it became, and why."""
+    def load(self, dtype: str, *, padded: bool = False) -> dict[str, Any]:
+        """Load it as the manifest's `dtype` says, `padded` whatever it could be; what it became, and why."""
+        from embedfleet_server.models import packing
         from embedfleet_server.models.loading import loader
 
         fields: dict[str, Any] = {"name": "semantic", "source": Source(path=self._directory), "dtype": dtype}
-        spec = ModelSpec(**fields)
-        model = loader(spec, store=Path(self._store.name), offline=True, gpu_count=0)()
-        self._models[dtype] = model
+        asked = packing.Layout("padded", "asked for by the benchmark")
+        replaced = patch.object(packing, "packed", return_value=(None, asked)) if padded else nullcontext()
+        with replaced:
+            model = loader(ModelSpec(**fields), store=Path(self._store.name), offline=True, gpu_count=0)()
+        self._models[dtype, padded] = model
         names = ("precision", "precision_reason", "layout", "layout_reason")
         return {name: getattr(model.info, name) for name in names}
 
-    def forward(self, dtype: str, texts: Sequence[str]) -> dict[str, Any]:
+    def forward(self, dtype: str, texts: Sequence[str], *, padded: bool = False) -> dict[str, Any]:
         """Batches tokenised before the clock runs; seconds by the wall and of the processor."""
-        model = self._models[dtype]
+        model = self._models[dtype, padded]
         batches = [model.encode(some, "") for some in chunks(texts, BATCH)]
         began, processor = time.perf_counter(), time.process_time()
         for batch in batches:

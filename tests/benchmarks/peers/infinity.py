@@ -6,7 +6,6 @@ The environment is made on demand (some GB, once) under the user's cache; `infin
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -15,19 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks.peers import environment
+from tests.benchmarks.peers.environment import PeerMissing
 from tests.benchmarks.ports import free_port
 
 VERSION = "0.0.78"
 MODEL = "semantic"
 _PINS = Path(__file__).with_name("infinity.txt")
-_HOME = Path("~/.cache/embedfleet/peers").expanduser() / f"infinity-{VERSION}"
-_INSTALLING = 3600.0  # seconds: PyTorch through a slow index
 _STARTING = 180.0
 _OPTIONS = ("--engine", "torch", "--dtype", "float32", "--device", "cpu", "--no-bettertransformer", "--no-compile")
-
-
-class PeerMissing(Exception):
-    """The peer cannot be had on this machine; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +53,7 @@ def running(model: Path) -> Iterator[Running]:
 
 def _installed() -> Path:
     """The peer's command, in its own environment, which is made if it is not there. Raises `PeerMissing`."""
-    command, stamp = _HOME / "bin" / "infinity_emb", _HOME / ".pins"
-    pins = _PINS.read_text(encoding="utf-8")
-    if not (command.exists() and stamp.is_file() and stamp.read_text(encoding="utf-8") == pins):
-        print(f"installing infinity-emb {VERSION} and its libraries (some GB, once)", file=sys.stderr, flush=True)
-        _run([sys.executable, "-m", "venv", "--clear", str(_HOME)])
-        _run([str(_HOME / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(_PINS)])
-        stamp.write_text(pins, encoding="utf-8")
-    return command
-
-
-def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALLING, check=False)
-    except subprocess.TimeoutExpired:
-        raise PeerMissing(f"not installed within {_INSTALLING:.0f} s") from None
-    if done.returncode != 0:
-        raise PeerMissing(f"{command[1:3]} ended with status {done.returncode}: {done.stderr.strip()[-400:]}")
+    return environment.installed(f"infinity-{VERSION}", _PINS, size="some GB") / "bin" / "infinity_emb"
 
 
 def _environ(folder: str) -> dict[str, str]:
