@@ -156,7 +156,8 @@ class NetworkPolicy(Values):
     """Who may reach the operator, and whom it may reach."""
 
     enabled: bool = True
-    """Whether there is one: in only for `helm test`, out to the API server, DNS and the servers' observation port."""
+    """Whether there is one: in only for `helm test` and Prometheus (pods of `app.kubernetes.io/name: prometheus`),
+    out to the API server, DNS and the servers' observation port."""
     api_server_ports: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1)] = Field(
         default_factory=lambda: [443, 6443]
     )
@@ -164,18 +165,20 @@ class NetworkPolicy(Values):
 
 
 class ServiceMonitor(Values):
-    """One ServiceMonitor for the servers of all EmbeddingServices that this release looks after."""
+    """ServiceMonitors: for the servers of all EmbeddingServices that this release looks after, and for the operator."""
 
     create: Create = "Auto"
     """Auto: where the cluster has the type."""
     labels: Texts = Field(default_factory=dict)
-    """Labels by which a Prometheus chooses its ServiceMonitors."""
+    """Labels by which a Prometheus chooses its ServiceMonitors; both have them."""
     interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
     """Time from one scrape to the next."""
 
 
 class PrometheusRule(Values):
-    """Alert rules: slow, failing, a long queue, a stuck batch, a model that fails or is not loaded."""
+    """Alert rules: slow, failing, a long queue, a stuck batch, a model that fails or is not loaded; of the operator:
+    nobody leads, a deaf watch, passes that fail, services that stay degraded.
+    """
 
     create: Create = "Auto"
     """Auto: where the cluster has the type."""
@@ -195,10 +198,10 @@ class Dashboard(Values):
 
 
 class Monitoring(Values):
-    """What is watched, and by whom. The figures are the servers'; the operator has none of its own."""
+    """What is watched, and by whom: the figures of the servers and of the operator."""
 
     service_monitor: ServiceMonitor = Field(default_factory=ServiceMonitor)
-    """One ServiceMonitor for all servers."""
+    """ServiceMonitors: one for all servers, one for the operator."""
     prometheus_rule: PrometheusRule = Field(default_factory=PrometheusRule)
     """Alert rules."""
     dashboard: Dashboard = Field(default_factory=Dashboard)

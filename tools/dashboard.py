@@ -1,6 +1,6 @@
 """The chart's Grafana dashboard, made of a table: a panel is a title, what it asks, and in which unit.
 
-Its series are the server's own (`app/metrics.py`); a test asks a live server for each of them.
+Its series are the server's own (`app/metrics.py`) and the operator's (`metrics.py`); tests ask both for each of them.
 """
 
 import json
@@ -12,6 +12,7 @@ Plain = dict[str, Any]
 
 _WHERE = 'namespace=~"$namespace", job=~"$service"'
 _MODEL = f'{_WHERE}, model=~"$model"'
+_OPERATOR = 'job=~"$operator"'
 _FAILED = ', code=~"internal|deadline_exceeded|model_failing|model_failed"'
 """As in the alert rule EmbedfleetErrors."""
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -179,6 +180,67 @@ ROWS: dict[str, Sequence[Panel]] = {
             [(_gauge("embedfleet_rejected_files_total", "sum", "kind", _WHERE), "{{kind}}")],
         ),
     ),
+    "Operator": (
+        Panel(
+            "Services by condition",
+            "How many there are, and for how many the condition holds; `kubectl get embed -A` says for which.",
+            [
+                (
+                    _gauge("embedfleet_operator_services", "max", "job", _OPERATOR),
+                    "all",
+                ),
+                (
+                    _gauge(
+                        "embedfleet_operator_services_by_condition", "max", "condition", f'{_OPERATOR}, status=~"True"'
+                    ),
+                    "{{condition}}",
+                ),
+            ],
+        ),
+        Panel(
+            "Passes on services",
+            "Per second, by how they ended.",
+            [(_rate("embedfleet_operator_reconcile_seconds_count", "outcome", _OPERATOR), "{{outcome}}")],
+            "cps",
+        ),
+        Panel(
+            "Time of a pass",
+            "Of all passes; one that waits for a silent pod takes 2 s.",
+            [
+                (
+                    f"histogram_quantile({share}, "
+                    f"{_rate('embedfleet_operator_reconcile_seconds_bucket', 'le', _OPERATOR)})",
+                    f"p{share * 100:.0f}",
+                )
+                for share in (0.5, 0.95)
+            ],
+            "s",
+        ),
+        Panel(
+            "Requests to the API server",
+            "Per second, by the answer's code; the watches are left out.",
+            [(_rate("embedfleet_operator_api_requests_total", "code", _OPERATOR), "{{code}}")],
+            "reqps",
+        ),
+        Panel(
+            "Services that wait for a pass, and who leads",
+            "In each replica; 1 of leading is the one that holds the Lease.",
+            [
+                (_gauge("embedfleet_operator_queue_depth", "max", "pod", _OPERATOR), "{{pod}} waiting"),
+                (_gauge("embedfleet_operator_leader", "max", "pod", _OPERATOR), "{{pod}} leading"),
+            ],
+        ),
+        Panel(
+            "What the watch owes",
+            "For how long it has not told of what a resync has read; the age of its last event is no fault.",
+            [
+                (_gauge("embedfleet_operator_watch_owed_seconds", "max", "pod", _OPERATOR), "{{pod}} owes"),
+                (_gauge("embedfleet_operator_watch_event_age_seconds", "max", "pod", _OPERATOR), "{{pod}} last event"),
+            ],
+            "s",
+            90,
+        ),
+    ),
 }
 
 
@@ -188,7 +250,7 @@ def page() -> str:
         "title": "embedfleet",
         "uid": "embedfleet-servers",
         "tags": ["embedfleet"],
-        "description": "Servers of EmbeddingServices. Generated from tools/dashboard.py by `make generate`.",
+        "description": "Servers of EmbeddingServices, and the operator. From tools/dashboard.py by `make generate`.",
         "schemaVersion": _SCHEMA,
         "version": 1,
         "editable": True,
@@ -207,6 +269,7 @@ def _variables() -> Iterator[Plain]:
         ("namespace", "Namespace", f"label_values({series}, namespace)"),
         ("service", "Service", f'label_values({series}{{namespace=~"$namespace"}}, job)'),
         ("model", "Model", f"label_values({series}{{{_WHERE}}}, model)"),
+        ("operator", "Operator", "label_values(embedfleet_operator_leader, job)"),
     ):
         chosen = {"includeAll": True, "multi": True, "current": {"text": ["All"], "value": ["$__all"]}, "sort": 1}
         asked = {"query": query, "datasource": _SOURCE, "refresh": 2}  # 2: whenever the time range changes

@@ -18,9 +18,13 @@ _PATIENCE = 120.0  # seconds for one answer
 
 
 def send_all(url: str, seconds: float) -> dict[str, Any]:
-    """Send hostile texts for so long, one kind after the other, from several connections; answers by status."""
+    """Send hostile texts for so long, one kind after the other, one or two a request, from several connections.
+
+    Returns the answers by status.
+    """
     bodies = [
-        json.dumps({"input": text}, ensure_ascii=n % 2 == 0).encode() for n, text in enumerate(hostile_texts().values())
+        json.dumps({"input": [text] * (1 + n % 2)}, ensure_ascii=n % 4 < 2).encode()
+        for n, text in enumerate(hostile_texts().values())
     ]
     return {"statuses": asyncio.run(_send_all(url, bodies, seconds))}
 

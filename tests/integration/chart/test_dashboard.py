@@ -1,4 +1,4 @@
-"""The dashboard asks for what the server really measures, and shows all of it."""
+"""The dashboard asks for what the server and the operator really measure, and shows all of it."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from embedfleet_operator.metrics import Gauges, Metrics
 from embedfleet_server.app.errors import CODES
 from embedfleet_server.app.keys import Keys
 from tests.support.charts import CHART
@@ -29,9 +30,19 @@ def expressions() -> list[str]:
     return [target["expr"] for panel in panels() for target in panel["targets"]]
 
 
+def of_operator() -> str:
+    """What an operator tells after a pass on a service, as `/metrics` has it."""
+    metrics = Metrics()
+    metrics.watch(Gauges(lambda: 0, lambda: True, lambda: 0.0, lambda: 0.0))
+    metrics.passed("Done", 0.1)
+    metrics.asked("patch", "deployments", "2xx")
+    metrics.told({"metadata": {"uid": "a"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    return metrics.page().decode()
+
+
 @pytest.fixture
 def series(tmp_path: Path) -> dict[str, set[str]]:
-    """Each series of a live server, one with keys, after one request, with its labels."""
+    """Each series of a live server, one with keys, after one request, and of an operator, with its labels."""
     found: dict[str, set[str]] = {}
 
     async def main() -> None:
@@ -39,9 +50,11 @@ def series(tmp_path: Path) -> dict[str, set[str]]:
         async with serving(keys=Keys(tmp_path)) as served:
             assert (await served.embed("a text", headers={"X-API-Key": "secret"})).status == 200
             text = (await served.observe("/metrics")).body.decode()
-        for family in text_string_to_metric_families(text):
+        told = [*text_string_to_metric_families(text), *text_string_to_metric_families(of_operator())]
+        for family in told:
             for sample in family.samples:
-                found.setdefault(sample.name, set()).update(sample.labels)
+                if sample.name.startswith("embedfleet_"):
+                    found.setdefault(sample.name, set()).update(sample.labels)
 
     run(main())
     return found
@@ -57,8 +70,8 @@ def test_every_series_is_measured_with_the_labels_it_is_asked_by(series: dict[st
             assert asked <= series[name] | SCRAPED, expression
 
 
-def test_every_figure_of_the_server_is_shown(series: dict[str, set[str]]) -> None:
-    """No metric of the server is missing; of histograms the buckets, or sum and count, are enough."""
+def test_every_figure_is_shown(series: dict[str, set[str]]) -> None:
+    """No metric of the server or of the operator is missing; of histograms the buckets, or sum and count, do."""
     shown = {name for expression in expressions() for name in re.findall(r"embedfleet_\w+", expression)}
     stems = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
     figures = {name for name in series if not name.endswith("_created")}
@@ -80,7 +93,7 @@ def test_red_lines_are_where_alerts_begin() -> None:
     drawn = {
         step["value"] for panel in panels() for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"][1:]
     }
-    assert drawn == {0.5, 0.05, 500, 60, 1}
+    assert drawn == {0.5, 0.05, 500, 60, 1, 90}
     assert drawn <= thresholds
 
 

@@ -192,12 +192,13 @@ def test_servers_let_the_operator_in(helm: Helm) -> None:
 
 
 def test_the_operators_own_policy(helm: Helm) -> None:
-    """In come the pods of `helm test`; out go questions to the API server, to DNS, and to observation ports."""
+    """In come the pods of `helm test` and Prometheus; out go questions to the API server, DNS and observation ports."""
     objects = helm.template(MATRIX["namespaced"])
     policy, tester = one(objects, "NetworkPolicy")["spec"], one(objects, "Pod")
     (way_in,) = policy["ingress"]
-    (who,) = way_in["from"]
+    who, prometheus = way_in["from"]
     assert who["podSelector"]["matchLabels"].items() <= tester["metadata"]["labels"].items()
+    assert prometheus["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
     api_server, dns, servers = policy["egress"]
     assert [each["ipBlock"]["cidr"] for each in api_server["to"]] == ["10.0.0.1/32", "fd00::1/128"]
     assert [each["port"] for each in api_server["ports"]] == [443, 6443]
@@ -278,8 +279,30 @@ def test_monitoring_comes_where_its_types_are(helm: Helm) -> None:
     assert one(there, "PrometheusRule")["spec"] == yaml.safe_load((files / "alerts.yaml").read_text(encoding="utf-8"))
     board = one(there, "ConfigMap")["data"]["embedfleet.json"]
     assert json.loads(board) == json.loads((files / "dashboard.json").read_text(encoding="utf-8"))
-    (endpoint,) = one(there, "ServiceMonitor")["spec"]["endpoints"]
+    (endpoint,) = one(there, "ServiceMonitor", "embedfleet-servers")["spec"]["endpoints"]
     assert endpoint["port"] == names.OBSERVE
+
+
+def test_the_operators_figures_are_scraped(helm: Helm) -> None:
+    """Its monitor finds its Service and that alone, at the port of the operator's own, in its own namespace; the policy
+    lets in who scrapes the services too; labels and interval are the values'.
+    """
+    given = {"monitoring.serviceMonitor": {"create": "Always", "labels": {"release": "p"}, "intervalSeconds": 7}}
+    objects = helm.template({**MATRIX["named"], **given, "networkPolicy.enabled": True})
+    monitor, service = one(objects, "ServiceMonitor", "vectors-operator"), one(objects, "Service")
+    (endpoint,), (port,) = monitor["spec"]["endpoints"], service["spec"]["ports"]
+    assert monitor["metadata"]["labels"]["release"] == "p"
+    assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]
+    assert "namespaceSelector" not in monitor["spec"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert endpoint == {"port": port["name"], "path": "/metrics", "interval": "7s"}
+    assert port["port"] == told(objects).observe_port
+    (way_in,) = one(objects, "NetworkPolicy")["spec"]["ingress"]
+    assert {
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
+    } in way_in["from"]
+    assert way_in["ports"] == [{"protocol": "TCP", "port": port["targetPort"]}]
 
 
 def monitoring(objects: list[Plain]) -> set[str]:

@@ -1,4 +1,4 @@
-"""The alert rules that ship with the chart ask for what the server really measures."""
+"""The alert rules for servers that ship with the chart ask for what the server really measures."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ RULES = Path(__file__).parents[3] / "charts" / "embedfleet" / "files" / "alerts.
 
 
 def rules() -> list[dict[str, Any]]:
-    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    (group,) = [one for one in yaml.safe_load(RULES.read_text())["groups"] if one["name"] == "embedfleet"]
     found: list[dict[str, Any]] = group["rules"]
     return found
 

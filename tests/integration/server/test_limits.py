@@ -87,6 +87,28 @@ def test_what_is_no_http_gets_our_own_400(sent: bytes, caplog: pytest.LogCapture
     assert not caplog.records
 
 
+@pytest.mark.requirement("S6")
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b" 200 "),
+        (b"GET /no/such/route HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b" 404 "),
+        (b"nonsense\r\n\r\n", b" 400 "),
+    ],
+)
+def test_no_answer_tells_versions(sent: bytes, status: bytes) -> None:
+    """`Server` says `embedfleet`, whatever was asked: neither Python's nor aiohttp's version, to look faults up by."""
+
+    async def main() -> None:
+        async with serving() as served:
+            head, _, body = (await exchange(served, sent)).partition(b"\r\n\r\n")
+            assert status in head.splitlines()[0]
+            assert [line for line in head.splitlines() if line.startswith(b"Server:")] == [b"Server: embedfleet"]
+            assert b"aiohttp" not in head + body
+
+    run(main())
+
+
 def test_half_a_head_is_not_waited_for() -> None:
     """A head that does not come whole in time is cut off, on a new connection and on one kept alive."""
 

@@ -1,9 +1,11 @@
 """The log of a real server process: nobody waits for it, and what is nobody's business is not in it."""
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,3 +137,37 @@ def test_changes_of_state_are_told_at_info(tmp_path: Path) -> None:
     ]
     assert len(messages) == len(starts), messages
     assert all(message.startswith(start) for message, start in zip(messages, starts, strict=True)), messages
+
+
+@pytest.mark.requirement("H1", "S6")
+@pytest.mark.parametrize(
+    ("host", "bound", "dialled"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0", "127.0.0.1"),
+        ("::1", "[::1]", "[::1]"),
+        ("::", "[::]", "[::1]"),
+    ],
+)
+def test_the_address_told_is_the_one_listened_on(host: str, bound: str, dialled: str, tmp_path: Path) -> None:
+    """On every address of the machine, the log and the banner say so; the record has the one that is dialled."""
+    if ":" in host and not _has_ipv6():
+        pytest.skip("hardware: this machine has no IPv6")
+    with process(tmp_path, "--log-level", "info", "--host", host) as server:
+        banner = server.line(" listens on ")
+        server.line("is ready at")
+        status, record = server.embed("x")[0].status, server.record
+        server.running.send_signal(signal.SIGINT)
+        _, err = server.running.communicate(timeout=60)
+    ports = [urlsplit(url).port for url in (record.url, record.observe_url)]
+    assert status == 200
+    assert [record.url, record.observe_url] == [f"http://{dialled}:{port}" for port in ports]
+    assert f" listening url=http://{bound}:{ports[0]} observe_url=http://{bound}:{ports[1]} service=fleet" in err
+    assert f" listens on http://{bound}:{ports[0]} (observation: http://{bound}:{ports[1]})" in banner
+
+
+def _has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False

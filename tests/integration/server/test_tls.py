@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import warnings
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,25 @@ def test_a_bad_pair_at_the_start_is_an_error(tmp_path: Path) -> None:
         assert server.running.returncode == 1
         assert f"error: {tmp_path / 'none' / CERTIFICATE}" in err
         assert "No such file" in err
+
+
+def test_versions_that_are_broken_are_not_spoken(tmp_path: Path) -> None:
+    """TLS 1.2 is the oldest, whatever OpenSSL would allow; a client that offers no newer one is refused."""
+    own = pair("only")
+    tls = Tls(write(tmp_path / "tls", *own))
+    assert tls.context.minimum_version == ssl.TLSVersion.TLSv1_2
+    old = trusting(own[0])
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that it is broken is the point
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+
+    async def main() -> None:
+        async with serving(tls=tls) as served:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await connected(served, old)
+
+    run(main())
 
 
 def test_plain_http_is_not_served_beside_it(tmp_path: Path) -> None:

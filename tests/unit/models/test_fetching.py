@@ -2,6 +2,8 @@
 
 import errno
 import fcntl
+import hashlib
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +11,9 @@ import httpx
 import pytest
 
 from embedfleet.api.models import HuggingFaceSource
+from embedfleet_server.models.digests import DIGESTS
 from embedfleet_server.models.fetching import CannotFetch, code_of, fetch, only_one
+from embedfleet_server.models.fingerprint import sha256
 from tests.support.fake_hub import COMMIT
 from tests.support.tiny_models import make_bert
 
@@ -80,6 +84,25 @@ def test_what_is_there_is_taken_whatever_a_download_raises(tmp_path: Path) -> No
     (root / "snapshots" / COMMIT / "model.safetensors").unlink()
     with pytest.raises(CannotFetch, match="ProxyError: no"):
         fetch(SOURCE, tmp_path, proxy, lambda _: None)
+
+
+def test_digests_are_kept_for_a_server_that_may_not_write(tmp_path: Path) -> None:
+    """Of weights that are plain files, as in a store without links: what the server asks for is known without a look at
+    the bytes, and anew once they change.
+    """
+    snapshot = tmp_path / "models--org--tiny" / "snapshots" / COMMIT
+
+    def download(repo: str, revision: str, store: Path) -> Path:
+        return make_bert(snapshot, dense=8)
+
+    fetch(SOURCE, tmp_path, download, lambda _: None)
+    for weights in (snapshot / "model.safetensors", snapshot / "2_Dense" / "model.safetensors"):
+        digest, state = hashlib.sha256(weights.read_bytes()).hexdigest(), weights.stat()
+        weights.write_bytes(bytes(state.st_size))
+        os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+        assert sha256(weights, cache=tmp_path / DIGESTS) == digest, weights
+        os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+        assert sha256(weights, cache=tmp_path / DIGESTS) != digest, weights
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:

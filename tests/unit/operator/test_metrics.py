@@ -1,13 +1,22 @@
 """What the operator tells Prometheus of itself."""
 
+import ast
+import inspect
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from embedfleet_operator import hearing, run
 from embedfleet_operator.metrics import PREFIX, Gauges, Metrics
+from embedfleet_operator.status import states
 
-OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+ROOT = Path(__file__).resolve().parents[3]
+OPERATIONS = ROOT / "docs" / "operations.md"
+RULES = ROOT / "charts" / "embedfleet" / "files" / "alerts.yaml"
 
 
 def made() -> Metrics:
@@ -73,3 +82,49 @@ def test_each_is_documented() -> None:
     names = {family.name for family in families if family.name.startswith(PREFIX)} | {f"{PREFIX}_api_requests"}
     told = re.findall(rf"`({PREFIX}_\w+?)(?:_total)?`", OPERATIONS.read_text(encoding="utf-8"))
     assert set(told) == names
+
+
+def rules() -> dict[str, dict[str, Any]]:
+    """The chart's alert rules for the operator, by name."""
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    (own,) = [group["rules"] for group in groups if group["name"] == "embedfleet-operator"]
+    return {rule["alert"]: rule for rule in own}
+
+
+@pytest.mark.requirement("H3")
+def test_alerts_ask_for_what_is_measured() -> None:
+    """Each series of a rule is in the operator's text, with every label that the rule chooses or groups by."""
+    metrics = made()
+    metrics.passed("Done", 0.1)
+    metrics.told(service("a", Ready="True"))
+    series: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(metrics.page().decode()):
+        for sample in family.samples:
+            series.setdefault(sample.name, set()).update(sample.labels)
+    for name, rule in rules().items():
+        expression = rule["expr"]
+        named = set(re.findall(rf"{PREFIX}_\w+", expression))
+        grouped = {label for found in re.findall(r"by \(([^)]*)\)", expression) for label in found.split(", ")}
+        asked = grouped - {"namespace", "job", "pod"} | set(re.findall(r"(\w+)=~?\"", expression))
+        assert named, name
+        assert all(one in series and asked <= series[one] for one in named), name
+
+
+@pytest.mark.requirement("H3")
+def test_alerts_wait_for_words_that_are_said() -> None:
+    """Outcomes are names of errors that a pass ends with, or `Bug`; conditions are those of the table."""
+    text = inspect.getsource(run)
+    said = {one.value for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Constant)} | set(vars(run))
+    (outcomes,) = re.findall(r'outcome=~"([^"]*)"', rules()["EmbedfleetOperatorFailing"]["expr"])
+    (conditions,) = re.findall(r'condition=~"([^"]*)"', rules()["EmbedfleetServicesDegraded"]["expr"])
+    assert set(outcomes.split("|")) <= said
+    assert set(conditions.split("|")) <= {states.DEGRADED, states.BLOCKED}
+
+
+@pytest.mark.requirement("H3")
+def test_each_alert_says_what_to_do() -> None:
+    """Summary, description and severity; a watch that is deaf is told of before the kubelet ends the pod for it."""
+    for name, rule in rules().items():
+        assert rule["labels"]["severity"] in ("warning", "critical"), name
+        assert min(len(rule["annotations"][key]) for key in ("summary", "description")) > 20, name
+    assert float(rules()["EmbedfleetOperatorDeaf"]["expr"].rsplit(" ", 1)[1]) < hearing.DEAF_SECONDS

@@ -134,3 +134,12 @@ def test_a_directory_that_is_not_there_opens_nothing(tmp_path: Path) -> None:
     (tmp_path / "keys").rmdir()
     keys.look()
     assert keys.ring.tenant_of("k") == "a", "a directory that cannot be listed revokes nothing by accident"
+
+
+def test_files_that_begin_with_a_dot_hold_no_keys(tmp_path: Path) -> None:
+    """An editor's or the kubelet's own: what stands in them opens nothing."""
+    (tmp_path / "team").write_text("good")
+    (tmp_path / ".team.swp").write_text("revoked")
+    ring, problems = read(tmp_path)
+    assert (ring.tenants, problems) == (["team"], [])
+    assert ring.tenant_of("revoked") is None

@@ -34,7 +34,7 @@ from embedfleet_server.app.leaving import lame_duck
 from embedfleet_server.app.lifecycle import AT_ONCE, LameDuck
 from embedfleet_server.app.memory import host
 from embedfleet_server.app.metrics import Metrics
-from embedfleet_server.app.server import CannotListen, Server
+from embedfleet_server.app.server import CannotListen, Server, bracketed
 from embedfleet_server.app.settings import Settings, WrongSettings, load
 from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tls import Tls, WrongPair
@@ -266,12 +266,13 @@ async def _serve(
     )  # fmt: skip
     ports = await server.start(config.host, config.port, config.observe_port)
     record = _record(config, settings, *ports)
-    _log.info("listening url=%s observe_url=%s service=%s", record.url, record.observe_url, record.service)
+    bound = _bound(record, *server.bound())
+    _log.info("listening url=%s observe_url=%s service=%s", *bound, record.service)
     tell = announce.say if config.announce else announce.say_nothing
     watched = [watcher.watch() for watcher in (tuning, keys, tls) if watcher is not None]
     looking = watching.watch(engine, collecting.between)
     told = [] if config.termination_log is None else [last_words.keep(engine, config.termination_log)]
-    running = [announce.tell_start(engine, record, began, tell), looking, *watched, *told]
+    running = [announce.tell_start(engine, record, bound, began, tell), looking, *watched, *told]
     tasks = [asyncio.create_task(work) for work in running]
     drain = AskedDrain(stop)
     control = ControlSocket(engine, tuning, _socket(config, settings), drain)
@@ -390,15 +391,21 @@ def readings() -> Mapping[str, Reading]:
 
 def _record(config: Config, settings: Settings, port: int, observe_port: int) -> LocalRecord:
     scheme = "http" if config.tls is None else "https"
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104  # nosec B104  # what others dial
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104  # nosec B104  # what others dial
     return LocalRecord(
         service=settings.models.service,
         pid=os.getpid(),
-        url=f"{scheme}://{host}:{port}",
-        observe_url=f"http://{host}:{observe_port}",
+        url=f"{scheme}://{bracketed(host)}:{port}",
+        observe_url=f"http://{bracketed(host)}:{observe_port}",
         socket=str(_socket(config, settings)),
         models=[spec.name for spec in settings.models.models],
     )
+
+
+def _bound(record: LocalRecord, public: list[str], observe: list[str]) -> tuple[str, str]:
+    """The URLs of what is really listened on, where that may be every address of the machine."""
+    scheme, _, _ = record.url.partition("://")
+    return ",".join(f"{scheme}://{one}" for one in public), ",".join(f"http://{one}" for one in observe)
 
 
 def _socket(config: Config, settings: Settings) -> Path:

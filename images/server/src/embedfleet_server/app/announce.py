@@ -27,9 +27,14 @@ def say_nothing(text: str) -> None:
     """For a server that nobody watches."""
 
 
-async def tell_start(engine: Engine, record: LocalRecord, began: float, tell: Callable[[str], None]) -> None:
-    """Tell of the models once none is loading, then of the moment all required ones are loaded (`began`: monotonic)."""
-    tell(opening(record.service, record.url, record.observe_url, len(record.models)))
+async def tell_start(
+    engine: Engine, record: LocalRecord, bound: tuple[str, str], began: float, tell: Callable[[str], None]
+) -> None:
+    """Tell of the models once none is loading, then of the moment all required ones are loaded (`began`: monotonic).
+
+    `bound`: the URLs of what the public and the observation port listen on, of which `record` has those to be dialled.
+    """
+    tell(opening(record.service, *bound, len(record.models)))
     await _until(lambda: all(model.state != "Loading" for model in engine.models()))
     tell(table(engine.models()))
     await _until(lambda: engine.ready)

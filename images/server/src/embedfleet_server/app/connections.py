@@ -16,6 +16,8 @@ from aiohttp.web_protocol import RequestHandler
 from embedfleet_server.app.errors import HTTP, Failure, printable
 from embedfleet_server.config import Limits
 
+SERVER = "embedfleet"
+"""What the header of that name says: not which versions of what, as aiohttp would."""
 _JITTER = 0.1  # of the age, either way: connections that were opened together are not retired together
 
 
@@ -67,6 +69,7 @@ class Connection(RequestHandler):
         words = printable((message or "it cannot be read").replace("\n", " ").strip()[:200])
         body = Failure(row, f"the request does not follow HTTP: {words}", accepted=False).body()
         response = web.Response(body=body, status=400, content_type="application/json")
+        response.headers["Server"] = SERVER
         response.force_close()
         return response
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from embedfleet_server.app import answers, docs, openai, pipelines, ranking, tei, trace
-from embedfleet_server.app.connections import close_when
+from embedfleet_server.app.connections import SERVER, close_when
 from embedfleet_server.app.door import Door
 from embedfleet_server.app.errors import middleware
 from embedfleet_server.app.in_flight import InFlight
@@ -20,7 +20,6 @@ from embedfleet_server.engine.engine import Engine
 from embedfleet_server.pipelines.driver import Pipelines
 
 Admit = Callable[[web.Request], None]
-_NAME = "embedfleet"
 
 
 def anyone(_: web.Request) -> None:
@@ -80,8 +79,7 @@ def _guarded(routes: Routes, admit: Admit, lifecycle: Lifecycle) -> Admit:
 
 
 async def _say_who(_: web.Request, response: web.StreamResponse) -> None:
-    """Not which versions of what, as aiohttp would."""
-    response.headers["Server"] = _NAME
+    response.headers["Server"] = SERVER
 
 
 def _say_where(pod: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:

@@ -106,6 +106,10 @@ class Server:
         await self._engine.start()
         return ports
 
+    def bound(self) -> tuple[list[str], list[str]]:
+        """What the public and the observation port listen on, as `address:port`; a host name may have several."""
+        return _addresses(self._public), _addresses(self._observe)
+
     async def drain(self, seconds: float) -> Farewell:
         """Refuse what comes, finish what was accepted within `seconds`, close both ports."""
         await lame_duck(self.lifecycle, AT_ONCE)  # unless that has been
@@ -140,6 +144,15 @@ async def _listen(runner: web.AppRunner, host: str, port: int, option: str, tls:
     except OSError as error:
         raise CannotListen(_words(error, host, port, option)) from error
     return site.port
+
+
+def _addresses(runner: web.AppRunner) -> list[str]:
+    return [f"{bracketed(host)}:{port}" for host, port, *_ in runner.addresses]
+
+
+def bracketed(host: str) -> str:
+    """The host as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _words(error: OSError, host: str, port: int, option: str) -> str:

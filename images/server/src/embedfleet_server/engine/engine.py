@@ -232,7 +232,7 @@ class Engine(Figures):
         async def steps(slot: Slot, _: float, __: Reservation) -> _T:
             loaded = await slot.get()
             check(loaded.info)
-            return await self._tokenizing.aside(lambda: call(loaded))
+            return await self._tokenizing.aside(lambda: call(loaded), sum(map(len, items)))
 
         return await self._admitted(model, asked, steps)
 

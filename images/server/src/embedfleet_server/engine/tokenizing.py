@@ -1,18 +1,22 @@
 """Tokenising before admission, so that bounds and batches count what the model will really compute.
 
 Requests that arrive while the tokenizer threads are busy share the next call: one thread hop for many small requests.
+Large ones go piece by piece, one piece at a time in the queue, and a text that is large by itself goes alone in a call
+of its own: a million characters take a tokenizer seconds (all-MiniLM's 4 s for Hangul), and it computes texts that
+share a call in a pool of the whole process, where the texts of other calls would wait behind them.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from embedfleet_server.engine.errors import BadItems, ItemError
 from embedfleet_server.engine.protocols import Encoded, Item, Model, Side
-from embedfleet_server.engine.workers import Workers
+from embedfleet_server.engine.workers import TOKENIZER_THREADS, Workers
 
-_SHARED_CHARACTERS = 100_000  # one call takes no more than this beside its first request: some 20 ms of tokenising
+_SHARED_CHARACTERS = 100_000  # of one call at most, unless it is one text: some 20 ms of tokenising, of odd texts 400
 
 
 _T = TypeVar("_T")
@@ -34,7 +38,7 @@ class _Job:
 
     @property
     def size(self) -> int:
-        return sum(map(len, self.items))
+        return _characters(self.items)
 
 
 @dataclass(slots=True)
@@ -43,15 +47,24 @@ class _Aside:
 
     call: Callable[[], Any]
     answer: asyncio.Future[Any]
+    size: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Jobs that wait, oldest first, and how many more calls may be made for them at once."""
+
+    free: int
+    waiting: deque[_Job | _Aside] = field(default_factory=deque)
 
 
 class Tokenizing:
     """The stage between arrival and admission."""
 
-    def __init__(self, workers: Workers, calls_at_once: int = 2) -> None:
+    def __init__(self, workers: Workers, calls_at_once: int = TOKENIZER_THREADS - 1) -> None:
+        """`calls_at_once`: of small texts; there is one more for a large one, so that it takes up no call of theirs."""
         self._workers = workers
-        self._free = calls_at_once
-        self._waiting: deque[_Job | _Aside] = deque()
+        self._small, self._large = _Lane(calls_at_once), _Lane(1)
         self._calls: set[asyncio.Task[None]] = set()
 
     async def encode(
@@ -63,20 +76,30 @@ class Tokenizing:
         side: Side | None = None,
     ) -> list[Encoded]:
         """Token ids of the items, in order; raises `BadItems`."""
-        job = _Job(model, items, prompt, input_type, side, asyncio.get_running_loop().create_future())
-        self._wait(job)
-        return await job.answer
+        made: list[Encoded] = []
+        errors: list[ItemError] = []
+        for start, piece in pieces(items):
+            job = _Job(model, piece, prompt, input_type, side, asyncio.get_running_loop().create_future())
+            self._wait(job)
+            try:
+                made += await job.answer
+            except BadItems as bad:
+                errors += (replace(error, index=start + error.index) for error in bad.errors)
+        if errors:
+            raise BadItems(errors)
+        return made
 
-    async def aside(self, call: Callable[[], _T]) -> _T:
-        """What `call` gives, in a tokenizer thread, in its turn; raises what it raises."""
-        job = _Aside(call, asyncio.get_running_loop().create_future())
+    async def aside(self, call: Callable[[], _T], characters: int = 0) -> _T:
+        """What `call` gives, in a tokenizer thread, in its turn, and raises; it is about so many `characters`."""
+        job = _Aside(call, asyncio.get_running_loop().create_future(), characters)
         self._wait(job)
         made: _T = await job.answer
         return made
 
     async def close(self) -> None:
         """Give up calls whose callers are gone."""
-        self._waiting.clear()
+        for lane in (self._small, self._large):
+            lane.waiting.clear()
         calls = set(self._calls)
         for call in calls:
             call.cancel()
@@ -84,35 +107,19 @@ class Tokenizing:
             await asyncio.wait(calls)
 
     def _wait(self, job: _Job | _Aside) -> None:
-        if not self._waiting:  # once this turn of the loop is over, so that its arrivals meet
-            asyncio.get_running_loop().call_soon(self._start)
-        self._waiting.append(job)
+        lane = self._large if job.size > _SHARED_CHARACTERS else self._small
+        if not lane.waiting:  # once this turn of the loop is over, so that its arrivals meet
+            asyncio.get_running_loop().call_soon(self._start, lane)
+        lane.waiting.append(job)
 
-    def _start(self) -> None:
-        while self._free and self._waiting:
-            self._free -= 1
-            call = asyncio.create_task(self._call(self._take()))
+    def _start(self, lane: _Lane) -> None:
+        while lane.free and lane.waiting:
+            lane.free -= 1
+            call = asyncio.create_task(self._call(lane, _taken(lane.waiting)))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    def _take(self) -> list[_Job] | _Aside:
-        """The oldest job and those behind it that can share its call."""
-        first = self._waiting.popleft()
-        if isinstance(first, _Aside):
-            return first
-        taken, room = [first], _SHARED_CHARACTERS
-        while self._waiting:
-            job = self._waiting[0]
-            if isinstance(job, _Aside) or job.model is not first.model or job.how != first.how:
-                break
-            room -= job.size
-            if room < 0:
-                break
-            self._waiting.popleft()
-            taken.append(job)
-        return taken
-
-    async def _call(self, taken: list[_Job] | _Aside) -> None:
+    async def _call(self, lane: _Lane, taken: list[_Job] | _Aside) -> None:
         try:
             if isinstance(taken, _Aside):
                 await self._beside(taken)
@@ -123,8 +130,8 @@ class Tokenizing:
             for job in jobs:
                 await self._alone(job)
         finally:
-            self._free += 1
-            self._start()
+            lane.free += 1
+            self._start(lane)
 
     async def _beside(self, job: _Aside) -> None:
         if job.answer.cancelled():
@@ -157,6 +164,42 @@ class Tokenizing:
         except Exception as error:  # noqa: BLE001  # goes to the caller whose texts they are
             if not job.answer.done():
                 job.answer.set_exception(error)
+
+
+def pieces(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
+    """The items cut where a call is full, each piece with the place of its first; one that is too large goes alone."""
+    if _characters(items) <= _SHARED_CHARACTERS:
+        yield 0, items
+        return
+    start = size = 0
+    for place, item in enumerate(items):
+        size += len(item)
+        if size > _SHARED_CHARACTERS and place > start:
+            yield start, items[start:place]
+            start, size = place, len(item)
+    yield start, items[start:]
+
+
+def _taken(waiting: deque[_Job | _Aside]) -> list[_Job] | _Aside:
+    """The oldest job and those behind it that can share its call."""
+    first = waiting.popleft()
+    if isinstance(first, _Aside):
+        return first
+    taken, room = [first], _SHARED_CHARACTERS - first.size
+    while waiting:
+        job = waiting[0]
+        if isinstance(job, _Aside) or job.model is not first.model or job.how != first.how:
+            break
+        room -= job.size
+        if room < 0:
+            break
+        waiting.popleft()
+        taken.append(job)
+    return taken
+
+
+def _characters(items: Sequence[Item]) -> int:
+    return sum(map(len, items))
 
 
 def _answer(job: _Job, encoded: list[Encoded]) -> None:

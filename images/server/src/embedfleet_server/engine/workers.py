@@ -10,6 +10,9 @@ from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Sid
 from embedfleet_server.engine.rows import AnyRows
 from embedfleet_server.engine.thread_names import name_thread
 
+TOKENIZER_THREADS = 3
+"""Two for any texts, and one for large ones, which may hold it for seconds."""
+
 _T = TypeVar("_T")
 
 
@@ -42,7 +45,9 @@ class Workers(Protocol):
 class ThreadWorkers:
     """One thread that loads, a few that tokenise, one for each device."""
 
-    def __init__(self, tokenizer_threads: int = 2, on_lost: Callable[[DeviceLost], None] = lambda error: None) -> None:
+    def __init__(
+        self, tokenizer_threads: int = TOKENIZER_THREADS, on_lost: Callable[[DeviceLost], None] = lambda error: None
+    ) -> None:
         """`on_lost` hears, on the event loop, that a device is lost, before anyone else does."""
         self._on_lost = on_lost
         self._tokenizing = _threads(tokenizer_threads, "tokenize")

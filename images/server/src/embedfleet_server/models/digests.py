@@ -6,11 +6,15 @@ store can be checked without a hub. A store on a file system without links has n
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from embedfleet_server.models.fingerprint import sha256
+from embedfleet_server.models.safety import ModuleFiles
 
+DIGESTS = ".sha256"
+"""The folder of a store that keeps the sha256s of its weights."""
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
@@ -30,6 +34,17 @@ def mismatches(snapshot: Path, *, cache: Path) -> list[Mismatch]:
     """The files below `snapshot` that are not what they should be; `cache` is the directory of known sha256s."""
     files = sorted(path for path in snapshot.rglob("*") if path.is_symlink() and path.is_file())
     return [found for file in files if (found := _mismatch(file, cache)) is not None]
+
+
+def keep(modules: Iterable[ModuleFiles], *, cache: Path) -> None:
+    """Have the sha256s of all weights in `cache`, where a server finds them that may not write there.
+
+    `mismatches` keeps those of files whose blobs are named by them. Others are hashed for the fingerprint alone: all of
+    a store without links, and what the hub keeps in Git itself.
+    """
+    for module in modules:
+        for file in module.weights:
+            sha256(file, cache=cache)
 
 
 def forget(mismatch: Mismatch) -> None:

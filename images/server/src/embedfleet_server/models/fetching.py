@@ -15,7 +15,7 @@ from pathlib import Path
 
 from embedfleet.api.models import HuggingFaceSource
 from embedfleet.api.termination import Code
-from embedfleet_server.models.digests import Mismatch, forget, mismatches
+from embedfleet_server.models.digests import DIGESTS, Mismatch, forget, keep, mismatches
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.safety import check
 from embedfleet_server.models.store import find, hub
@@ -90,13 +90,14 @@ def _once(source: HuggingFaceSource, store: Path, download: Download) -> Path:
         snapshot = download(source.repo, source.revision, store)
     except Exception as error:  # noqa: BLE001  # the hub's client lets its HTTP library's errors through, whichever that is
         snapshot = _present(source, store, error)
-    wrong = mismatches(snapshot, cache=store / ".sha256")
+    wrong = mismatches(snapshot, cache=store / DIGESTS)
     if wrong:
         raise CannotFetch("DigestMismatch", _forgotten(wrong))
     try:
-        check(snapshot)
+        modules = check(snapshot)
     except ModelProblem as problem:
         raise CannotFetch("WeightsMissing", str(problem)) from problem
+    keep(modules, cache=store / DIGESTS)
     return snapshot
 
 

@@ -18,7 +18,7 @@ from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.models import choosing
 from embedfleet_server.models.building import Loaded, build
 from embedfleet_server.models.device import Placement, device_of, free_bytes, hardware
-from embedfleet_server.models.digests import mismatches
+from embedfleet_server.models.digests import DIGESTS, mismatches
 from embedfleet_server.models.faults import meaning
 from embedfleet_server.models.files import float32_bytes, tensor_names
 from embedfleet_server.models.precision import Times
@@ -83,7 +83,7 @@ def _check_digests(weights: Weights, store: Path) -> None:
     """That files from a hub are what the hub said they are; the digests are kept, and the fingerprint's too."""
     if weights.revision is None:
         return
-    if wrong := mismatches(weights.directory, cache=store / ".sha256"):
+    if wrong := mismatches(weights.directory, cache=store / DIGESTS):
         raise ModelProblem(f"{wrong[0]}: it is corrupt; remove {weights.directory} to have it fetched anew")
 
 
@@ -92,7 +92,7 @@ class _Making:
 
     def __init__(self, spec: ModelSpec, weights: Weights, task: Task, device: str, store: Path) -> None:
         self._spec, self._weights, self._task, self._device = spec, weights, task, device
-        self._cache = store / ".sha256"
+        self._cache = store / DIGESTS
         self._widest: tuple[int, int] | None = None
 
     def __call__(self, precision: str, /) -> Model:

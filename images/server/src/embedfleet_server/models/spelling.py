@@ -27,7 +27,9 @@ class Spelling:
         """The tokens of every text, in order, with the special ones where `special`; raises `BadItems`."""
         if wrong := [ItemError(i, "invalid_input", NO_UNICODE) for i, text in enumerate(texts) if not is_unicode(text)]:
             raise BadItems(wrong)
-        made = self._own().encode_batch(list(texts), add_special_tokens=special)
+        own = self._own()
+        # One a call: several would take up the process's pool of tokenizer threads, which other calls wait for.
+        made = [own.encode_batch([text], add_special_tokens=special)[0] for text in texts]
         return [_tokens(encoding, text) for encoding, text in zip(made, texts, strict=True)]
 
     def decode(self, ids: Sequence[Sequence[int]], *, special: bool) -> list[str]:
