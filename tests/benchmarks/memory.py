@@ -4,7 +4,7 @@ from tests.benchmarks import ours
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.report import Goal, Section
 
-_WARM_UP = 5_000
+_WARM_UP = 20_000
 _TEXTS = 50_000
 _STEPS = 5
 _CLIENTS, _SIZE = 8, 50
@@ -12,7 +12,7 @@ _LIMIT = 50 * 2**20
 
 
 def measure(bench: Bench) -> Section:
-    """Resident size over 50 000 short texts, after a warm-up with the mixed load and 5 000 of the same."""
+    """Resident size over 50,000 short texts, after the mixed load and 20,000 of the same, which teach it its sizes."""
     bench.say(f"memory over {_TEXTS} texts")
     server = bench.server
     asked = {"url": server.url, "model": ours.MODEL, "clients": _CLIENTS, "size": _SIZE}

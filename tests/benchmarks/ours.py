@@ -20,6 +20,7 @@ from tools.weights import DEFAULT_STORE, REPOSITORY, fill
 
 MODEL = "semantic"
 _STARTING = 180.0
+_PROGRAM = str(Path(sys.executable).with_name("embedfleet"))
 _MANIFEST = f"""\
 apiVersion: embedfleet.dev/v1alpha1
 kind: EmbeddingService
@@ -43,6 +44,20 @@ class Running:
     """A server that is ready."""
 
     record: LocalRecord
+    environ: dict[str, str]
+
+    @contextlib.contextmanager
+    def overridden(self, **values: int) -> Iterator[None]:
+        """Other values of `spec.batching` while the block runs, by `embedfleet set`."""
+        given = [f"{name}={value}" for name, value in values.items()]
+        self._command("set", *given)
+        try:
+            yield
+        finally:
+            self._command("unset")
+
+    def _command(self, verb: str, *words: str) -> None:
+        subprocess.run([_PROGRAM, verb, MODEL, *words], env=self.environ, check=True, stdout=subprocess.DEVNULL)
 
     @property
     def url(self) -> str:
@@ -79,11 +94,11 @@ def running() -> Iterator[Running]:
     with tempfile.TemporaryDirectory(prefix="embedfleet-bench-") as folder:
         manifest, log = Path(folder) / "manifest.yaml", Path(folder) / "server.log"
         manifest.write_text(_MANIFEST, encoding="utf-8")
-        command = [str(Path(sys.executable).with_name("embedfleet")), "serve", "-f", str(manifest), "--port", "0"]
+        command = [_PROGRAM, "serve", "-f", str(manifest), "--port", "0"]
         environ = {**os.environ, "XDG_RUNTIME_DIR": folder, "EMBEDFLEET_STORE": DEFAULT_STORE, "HF_HUB_OFFLINE": "1"}
         with log.open("wb") as out, subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out) as server:
             try:
-                yield Running(_ready(server, environ, log))
+                yield Running(_ready(server, environ, log), environ)
             finally:
                 server.terminate()
                 server.wait(60)
