@@ -142,6 +142,7 @@ class PortForwardConnector(aiohttp.BaseConnector):
         bridge = asyncio.create_task(self._carry(tunnel, reader, writer))
         self._bridges.add(bridge)
         bridge.add_done_callback(self._ended)
+        bridge.add_done_callback(lambda _: writer.close())  # one that is cancelled before its first step never does
         host_name = None if self._tls is None else host
         _, protocol = await self._loop.create_connection(
             self._factory, sock=theirs, ssl=self._tls, server_hostname=host_name
@@ -160,10 +161,10 @@ class PortForwardConnector(aiohttp.BaseConnector):
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            writer.close()  # before anything is waited for: a second cancel ends the waiting
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            writer.close()
             with suppress(aiohttp.ClientError, OSError):
                 await tunnel.close()
 

@@ -1,6 +1,7 @@
 """Where blocking work runs: loading, tokenising and forwards, each in threads of its own, never on the event loop."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -50,7 +51,7 @@ class ThreadWorkers:
     ) -> None:
         """`on_lost` hears, on the event loop, that a device is lost, before anyone else does."""
         self._on_lost = on_lost
-        self._tokenizing = _threads(tokenizer_threads, "tokenize")
+        self._tokenizing = _started(tokenizer_threads, "tokenize")
         self._devices: dict[str, ThreadPoolExecutor] = {}
 
     async def load(self, loader: Loader) -> Model:
@@ -105,3 +106,11 @@ class ThreadWorkers:
 
 def _threads(count: int, name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, name, initializer=name_thread, initargs=(name,))
+
+
+def _started(count: int, name: str) -> ThreadPoolExecutor:
+    """With all its threads from the start: none is made amid a request, and how many the process has tells of leaks."""
+    pool, together = _threads(count, name), threading.Barrier(count)
+    for _ in range(count):
+        pool.submit(together.wait)
+    return pool
