@@ -56,8 +56,10 @@ def _models(folder: Path) -> list[dict[str, Any]]:
     from tests.support.tiny_tasks import make_multi_vector, make_sparse
 
     weights = ours.model_directory()
-    tiny = {"tiny-dense": make_bert, "tiny-sparse": make_sparse, "tiny-late": make_multi_vector}
-    found = {name: make(folder / name) for name, make in tiny.items()}  # type: ignore[operator]
+    tiny: dict[str, Callable[[Path], Path]] = {
+        "tiny-dense": make_bert, "tiny-sparse": make_sparse, "tiny-late": make_multi_vector
+    }  # fmt: skip
+    found = {name: make(folder / name) for name, make in tiny.items()}
     found |= {"dense": weights, "sparse": _sparse(folder / "sparse", weights), "late": _late(folder / "late", weights)}
     return [{"name": name, "source": {"path": str(path)}, "dtype": "Float32"} for name, path in found.items()]
 

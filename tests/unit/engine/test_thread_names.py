@@ -52,3 +52,15 @@ def test_a_long_name_is_cut_as_linux_keeps_it() -> None:
     thread.join()
 
     assert found == ["device cuda:0 o"]
+
+
+def test_threads_that_tokenize_are_there_from_the_start() -> None:
+    """None is made amid a request; a server that is closed at once leaves none behind."""
+    before = threading.active_count()
+    workers = ThreadWorkers(tokenizer_threads=5)
+    made = [thread for thread in threading.enumerate() if thread.name.startswith("tokenize")]
+    assert threading.active_count() == before + 5
+    workers.close()
+    for thread in made:
+        thread.join(60)
+        assert not thread.is_alive()

@@ -13,6 +13,7 @@ from embedfleet_server.engine.thread_names import name_thread
 
 TOKENIZER_THREADS = 3
 """Two for any texts, and one for large ones, which may hold it for seconds."""
+_START_SECONDS = 10.0  # for threads to begin; they may not wait for ever for one that the system refuses
 
 _T = TypeVar("_T")
 
@@ -109,8 +110,8 @@ def _threads(count: int, name: str) -> ThreadPoolExecutor:
 
 
 def _started(count: int, name: str) -> ThreadPoolExecutor:
-    """With all its threads from the start: none is made amid a request, and how many the process has tells of leaks."""
-    pool, together = _threads(count, name), threading.Barrier(count)
-    for _ in range(count):
-        pool.submit(together.wait)
+    """With all its threads there: none is made amid a request, and how many the process has tells of leaks."""
+    pool, together = _threads(count, name), threading.Barrier(count, timeout=_START_SECONDS)
+    for started in [pool.submit(together.wait) for _ in range(count)]:
+        started.result()
     return pool
