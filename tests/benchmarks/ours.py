@@ -98,13 +98,13 @@ def running() -> Iterator[Running]:
         environ = {**os.environ, "XDG_RUNTIME_DIR": folder, "EMBEDFLEET_STORE": DEFAULT_STORE, "HF_HUB_OFFLINE": "1"}
         with log.open("wb") as out, subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out) as server:
             try:
-                yield Running(_ready(server, environ, log), environ)
+                yield Running(ready(server, environ, log), environ)
             finally:
                 server.terminate()
                 server.wait(60)
 
 
-def _ready(server: subprocess.Popen[bytes], environ: dict[str, str], log: Path) -> LocalRecord:
+def ready(server: subprocess.Popen[bytes], environ: dict[str, str], log: Path) -> LocalRecord:
     limit = time.monotonic() + _STARTING
     while time.monotonic() < limit and server.poll() is None:
         for record in read_records(runtime_directory(environ)):

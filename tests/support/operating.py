@@ -16,9 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def operating(kubeconfig: Path, proxy: str, resync_seconds: float) -> Iterator[Popen[bytes]]:
+def operating(
+    kubeconfig: Path, proxy: str, resync_seconds: float, observe_port: int | None = None
+) -> Iterator[Popen[bytes]]:
     """An operator of the whole cluster inside; it must end well."""
     command = [sys.executable, "-m", "tests.support.operating", str(kubeconfig), proxy, str(resync_seconds)]
+    command += [] if observe_port is None else ["--observe-port", str(observe_port)]
     with Popen(command, cwd=ROOT) as running:
         try:
             yield running
@@ -41,9 +44,14 @@ def main() -> None:
     parser.add_argument("kubeconfig", type=Path)
     parser.add_argument("proxy")
     parser.add_argument("resync_seconds", type=float)
+    parser.add_argument("--observe-port", type=int)
     given = parser.parse_args()
     configuration = Configuration(
-        identity="measured", kubeconfig=given.kubeconfig, resync_seconds=given.resync_seconds, observe_port=None
+        identity="measured",
+        kubeconfig=given.kubeconfig,
+        resync_seconds=given.resync_seconds,
+        observe_host="127.0.0.1",
+        observe_port=given.observe_port,
     )
     asyncio.run(_operate(configuration, given.proxy))
 
