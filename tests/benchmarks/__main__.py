@@ -27,6 +27,7 @@ from tests.benchmarks import (
     overload,
     overload_served,
     pipelines,
+    plot,
     poison,
     proxy,
     scheduling,
@@ -82,10 +83,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _write(report: Path, text: str) -> None:
-    """Keep the run; what the page says of how all is measured stays, whatever the figures."""
+    """Keep the run, and draw it; what the page says of how all is measured stays, whatever the figures."""
     before = report.read_text(encoding="utf-8") if report.is_file() else ""
     _, heading, method = before.partition(_METHOD)
     report.write_text(text + heading + method, encoding="utf-8")
+    plot.draw(report)
 
 
 def _measured(bench: Bench, name: str, sections: list[Section]) -> bool:

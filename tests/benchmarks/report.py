@@ -28,6 +28,7 @@ class Section:
 def markdown(sections: Sequence[Section], *, command: str, when: str) -> str:
     """The whole run."""
     lines = ["# Benchmarks", "", f"Written by `{command}` on {when}; medians of interleaved repetitions."]
+    lines += ["", "![Texts a second beside the peers](benchmarks.svg)"]
     return "\n".join([*lines, *_goals(sections), *_parts(sections)]) + "\n"
 
 
