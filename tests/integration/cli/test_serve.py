@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -55,3 +57,35 @@ def test_a_manifest_is_served_where_it_stands(tmp_path: Path) -> None:
             assert server.wait(60) == 0
         finally:
             server.kill()
+
+
+@pytest.mark.requirement("K5")
+def test_of_two_that_start_at_once_one_serves(tmp_path: Path) -> None:
+    """Neither sees the other's record yet; the later one ends with status 1 and says why, the other answers."""
+    make_bert(tmp_path / "weights", normalize=True)
+    (tmp_path / "manifest.yaml").write_text(MANIFEST, encoding="utf-8")
+    environ = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(serve(tmp_path), env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    with ThreadPoolExecutor(2) as threads, start() as one, start() as other:
+        try:
+            ends = {threads.submit(server.wait): server for server in (one, other)}
+            (first,) = wait(ends, return_when=FIRST_COMPLETED).done
+            last = other if ends[first] is one else one
+            told = pipe(ends[first].stderr).read().decode()
+            assert first.result() == 1, told
+            assert "service fleet is served by another process here" in told or "runs here already" in told
+            assert any(b"fleet is ready at" in line for line in pipe(last.stdout))
+            (record,) = read_records(tmp_path / "embedfleet")
+            with embedfleet.connect(url=record.url) as service:
+                assert service.embed(["one"]).shape == (1, WIDTH)
+        finally:
+            one.kill()
+            other.kill()
+
+
+def pipe(end: IO[bytes] | None) -> IO[bytes]:
+    assert end is not None
+    return end

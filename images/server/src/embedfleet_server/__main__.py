@@ -26,7 +26,7 @@ from embedfleet.api.termination import TERMINATION_FILE
 from embedfleet_server import openmp
 from embedfleet_server.app import announce, last_words, logs, spans, watching
 from embedfleet_server.app.collecting import Collecting
-from embedfleet_server.app.control import AskedDrain, ControlSocket
+from embedfleet_server.app.control import AlreadyServed, AskedDrain, ControlSocket
 from embedfleet_server.app.in_flight import InFlight
 from embedfleet_server.app.journal import Journal
 from embedfleet_server.app.keys import Keys
@@ -69,7 +69,7 @@ LoaderOf = Callable[[ModelSpec], Loader]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a server until a signal ends it; returns the exit status.
 
-    1: it cannot listen. 2: the settings are wrong. 70: the device is lost.
+    1: it cannot listen, or another process serves the service. 2: the settings are wrong. 70: the device is lost.
     """
     config = configure(sys.argv[1:] if arguments is None else arguments, os.environ)
     os.environ.update(openmp.variables(os.environ, openmp.cores(), openmp.quota()))  # read when torch is imported
@@ -97,7 +97,7 @@ def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
     stop.install()
     try:
         return asyncio.run(_serve(config, settings, loader_of, stop, traced))
-    except (CannotListen, WrongPair, OSError) as error:  # OSError: the record cannot be written
+    except (CannotListen, AlreadyServed, WrongPair, OSError) as error:  # OSError: the record cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

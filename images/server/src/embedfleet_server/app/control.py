@@ -1,7 +1,9 @@
 """The control socket: the only place that changes anything. A Unix socket, open to this user alone."""
 
 import asyncio
+import fcntl
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +49,21 @@ def application(engine: Engine, tuning: Tuning, drain: AskedDrain) -> web.Applic
     return app
 
 
+class AlreadyServed(Exception):
+    """Another process serves the same service; the message names the file by which that is known."""
+
+
 class ControlSocket:
-    """The listener; the socket file goes away with it."""
+    """The listener; the socket file goes away with it. Who has it holds a lock, which ends with its process."""
 
     def __init__(self, engine: Engine, tuning: Tuning, path: Path, drain: AskedDrain) -> None:
         self._runner = web.AppRunner(application(engine, tuning, drain), access_log=None)
         self._path = path
+        self._lock = _Lock(path.with_suffix(".lock"))
 
     async def start(self) -> None:
-        """Listen; a file left by a server that is gone is taken over."""
+        """Listen; a file left by a server that is gone is taken over. `AlreadyServed` where its server lives."""
+        await asyncio.to_thread(self._lock.take)
         await asyncio.to_thread(self._path.unlink, missing_ok=True)
         await self._runner.setup()
         await web.UnixSite(self._runner, self._path).start()
@@ -64,7 +72,40 @@ class ControlSocket:
     async def stop(self) -> None:
         """Stop listening."""
         await self._runner.cleanup()
-        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+        if self._lock.is_held:
+            await asyncio.to_thread(self._path.unlink, missing_ok=True)
+            self._lock.drop()
+
+
+class _Lock:
+    """A file that one process at a time holds; it stays, since who waits for one that is removed holds nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is ours."""
+        return self._file is not None
+
+    def take(self) -> None:
+        """Raises `AlreadyServed`."""
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise AlreadyServed(
+                f"service {self._path.stem} is served by another process here: it holds {self._path}"
+            ) from None
+        self._file = file
+
+    def drop(self) -> None:
+        """Let others take it."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 class _Control:
