@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from embedfleet_server import openmp
+from embedfleet_server import environment
 from embedfleet_server.models.device import cpu_flags
 from tests.benchmarks import forward_peers, loads
 from tests.benchmarks.bench import Bench
@@ -127,7 +127,7 @@ def _forward(ours: Child, mixes: Mapping[str, list[str]], dtype: str, padded: bo
 
 def _asleep() -> dict[str, str]:
     """That waiting threads sleep, as ours do: beside other work those that spin fall to a tenth, which flatters us."""
-    return openmp.variables(os.environ, openmp.cores(), openmp.quota())
+    return environment.threads(os.environ, environment.cores(), environment.quota())
 
 
 def _encode(bare: Child, mixes: Mapping[str, list[str]]) -> Subject:

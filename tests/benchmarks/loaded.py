@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from embedfleet.api.models import ModelSpec, Source
-from embedfleet_server import openmp
+from embedfleet_server import environment
 from tests.benchmarks.child import answer_questions
 from tests.benchmarks.loads import chunks
 
@@ -53,6 +53,8 @@ class Loaded:
 if __name__ == "__main__":
     import os
 
-    os.environ.update(openmp.variables(os.environ, openmp.cores(), openmp.quota()))  # as the server's own process
+    os.environ.update(
+        environment.variables(os.environ, environment.cores(), environment.quota())
+    )  # as the server's own process
     loaded = Loaded(sys.argv[1])
     answer_questions({"load": loaded.load, "forward": loaded.forward})

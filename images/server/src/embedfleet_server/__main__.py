@@ -23,7 +23,7 @@ from embedfleet.api.pipelines import known
 from embedfleet.api.pods import Drain
 from embedfleet.api.settings import ModelSettings
 from embedfleet.api.termination import TERMINATION_FILE
-from embedfleet_server import openmp
+from embedfleet_server import environment
 from embedfleet_server.app import announce, last_words, logs, spans, watching
 from embedfleet_server.app.collecting import Collecting
 from embedfleet_server.app.control import AlreadyServed, AskedDrain, ControlSocket
@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     1: it cannot listen, or another process serves the service. 2: the settings are wrong. 70: the device is lost.
     """
     config = configure(sys.argv[1:] if arguments is None else arguments, os.environ)
-    os.environ.update(openmp.variables(os.environ, openmp.cores(), openmp.quota()))  # read when torch is imported
+    os.environ.update(
+        environment.variables(os.environ, environment.cores(), environment.quota())
+    )  # read when torch is imported
     try:
         settings = load(config.settings)
     except WrongSettings as error:

@@ -1,24 +1,24 @@
-"""What OpenMP is told before torch is imported."""
+"""What torch's libraries are told before they are imported."""
 
 import math
 from pathlib import Path
 
 import pytest
 
-from embedfleet_server.openmp import quota, variables
+from embedfleet_server import environment
 
 pytestmark = pytest.mark.requirement("N1")
 
 
 def test_threads_that_wait_sleep() -> None:
     """Without a word of the user's; the number of threads is left to torch."""
-    assert variables({}, cores=8, quota=math.inf) == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment.threads({}, cores=8, quota=math.inf) == {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"])
 def test_the_users_own_word_on_waiting_wins(name: str) -> None:
     """Whichever variable it is said with."""
-    assert variables({name: "x"}, cores=8, quota=math.inf) == {}
+    assert environment.threads({name: "x"}, cores=8, quota=math.inf) == {}
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,20 @@ def test_the_users_own_word_on_waiting_wins(name: str) -> None:
 )
 def test_threads_follow_the_quota(allowed: float, threads: str | None) -> None:
     """As many as the quota has cores, rounded up; unset where that is all of them."""
-    assert variables({}, cores=8, quota=allowed).get("OMP_NUM_THREADS") == threads
+    assert environment.threads({}, cores=8, quota=allowed).get("OMP_NUM_THREADS") == threads
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
 def test_the_users_own_number_of_threads_wins(name: str) -> None:
     """The operator's too, which names the container's limit."""
-    assert variables({name: "6"}, cores=8, quota=2.0) == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment.threads({name: "6"}, cores=8, quota=2.0) == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_few_kernels_are_kept() -> None:
+    """By both who keep them, unless the user has a number for one of them."""
+    given = {"OMP_WAIT_POLICY": "ACTIVE", "LRU_CACHE_CAPACITY": "7"}
+    assert environment.variables(given, cores=8, quota=math.inf) == {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+    assert set(environment.variables({}, cores=8, quota=math.inf)) == {"OMP_WAIT_POLICY", *environment.KERNELS}
 
 
 @pytest.mark.parametrize(
@@ -50,9 +57,9 @@ def test_the_quota_of_a_control_group(tmp_path: Path, texts: list[str], expected
     files = tuple(tmp_path / str(number) for number in range(len(texts)))
     for file, text in zip(files, texts, strict=True):
         file.write_text(text)
-    assert quota((files,)) == expected
+    assert environment.quota((files,)) == expected
 
 
 def test_no_control_group_is_no_limit(tmp_path: Path) -> None:
     """As on other systems than Linux."""
-    assert quota(((tmp_path / "missing",),)) == math.inf
+    assert environment.quota(((tmp_path / "missing",),)) == math.inf
