@@ -33,6 +33,7 @@ from tests.benchmarks import (
     scheduling,
     sdk_million,
     throughput,
+    throughput_paced,
 )
 from tests.benchmarks.bench import Bench, start
 from tests.benchmarks.child import ROOT, Child
@@ -50,6 +51,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "adaptive": lambda bench: adaptive.measure(bench.say),
     "forward": forward.measure,
     "http": throughput.measure,
+    "http-paced": lambda bench: throughput_paced.measure(),
     "around": around.measure,
     "single": alone.measure,
     "pipelines": lambda bench: pipelines.measure(bench.say, bench.repetitions),

@@ -56,6 +56,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.on_error not in _ON_ERROR:
             raise BadInput(f"on_error is {self.on_error!r}; it must be one of {', '.join(_ON_ERROR)}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise BadInput(f"timeout is {self.timeout}; it must be more than 0 seconds, or None")
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,8 @@ class Attempts:
 
     def _answered(self, answer: object, story: _Story) -> None:
         now, sent = self._timing.clock(), story.sent
-        told = answer if isinstance(answer, Answered) else Answered()
-        self._gate.answered(now, told.queue_seconds, story.where)
+        waited = answer.queue_seconds if isinstance(answer, Answered) else None
+        self._gate.answered(now, waited, story.where)
         self._budget.answered()
         if story.where.inputs:
             self.recent.append(now - sent)

@@ -67,9 +67,9 @@ _SHOWN = 5
 _SHOWN_CHARACTERS = 60
 
 
-def shortened(text: str) -> str:
-    """The beginning of `text`, as long as fits into a message."""
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+def shortened(text: str, most: int = _SHOWN_CHARACTERS) -> str:
+    """The beginning of `text`, in `most` characters; by default as long as fits into a message."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 class EmbedfleetError(Exception):
@@ -88,7 +88,7 @@ class InputError:
 
     def __str__(self) -> str:
         told = f"texts[{self.index}]: {self.message}"
-        return told if self.text is None else f"{told} (the text: {self.text!r})"
+        return f"{told} (the text: {self.text!r})" if self.text else told
 
     def at(self, index: int) -> "InputError":
         """The same trouble of the text at another place."""

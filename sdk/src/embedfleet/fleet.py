@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from embedfleet import card, environment
 from embedfleet.api import EmbeddingService
 from embedfleet.api.local import LocalRecord, read_records
-from embedfleet.errors import ClusterError, Forbidden, NoCluster
+from embedfleet.errors import BadInput, ClusterError, Forbidden, NoCluster
 from embedfleet.kube import access, config, lookup, objects
 from embedfleet.kube.api import CONNECT_SECONDS, ApiServer, Tree
 from embedfleet.kube.credentials import Credentials
@@ -65,8 +65,13 @@ def apply(
         context: of the kubeconfig. None: its current one.
         force: take over fields that another manager (kubectl, Argo CD) has set; else such a conflict is an error.
 
-    Raises `ClusterRefused` in the API server's words, `Forbidden` with the rule that is missing, other `ClusterError`s.
+    Raises `ClusterRefused` in the API server's words, `Forbidden` with the rule that is missing, other `ClusterError`s;
+    `BadInput` for what is no `EmbeddingService`.
     """
+    given: object = service  # a manifest that was read as a dict is the mistake to make
+    if not isinstance(given, EmbeddingService):
+        text = f"service is of type {type(given).__name__}; it must be an EmbeddingService, which"
+        raise BadInput(f"{text} EmbeddingService.model_validate makes of a manifest")
 
     async def work() -> ClusterService:
         place = enter(service.metadata.name, namespace or service.metadata.namespace, context)

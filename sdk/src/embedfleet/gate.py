@@ -24,6 +24,8 @@ class Place:
     inputs: int
     epoch: int
     held: bool = True
+    first: bool = False
+    """Whether it was sent before a whole limit of requests was answered since nothing was in flight."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +38,8 @@ class Gate:
     """At most `limit` requests and `room` inputs in flight; first come, first served; `most` caps the limit.
 
     The limit rises by one for each `limit` answers. It halves, once per congestion, when the server refuses and when
-    requests wait there ever longer.
+    requests wait there ever longer. What begins at once waits for itself: the first requests tell how long waits are,
+    and only those sent once as many were answered whether they grow.
     """
 
     def __init__(self, limit: int = FIRST_LIMIT, room: int | None = None, most: int | None = None) -> None:
@@ -47,7 +50,8 @@ class Gate:
         self.inputs = 0
         self.last_answer: float | None = None
         self._epoch = 0
-        self._usual: float | None = None
+        self._usual = 0.0
+        self._told = 0  # answers that told their wait since nothing was in flight
         self._returning: deque[_Waiter] = deque()
         self._waiting: deque[_Waiter] = deque()
 
@@ -71,16 +75,18 @@ class Gate:
     def sent(self, place: Place) -> None:
         """The request of `place` goes out now."""
         place.epoch = self._epoch
+        place.first = self._told < int(self.limit)
 
-    def answered(self, now: float, queue_seconds: float = 0.0, place: Place | None = None) -> None:
-        """The request of `place` was answered at `now` after so long in the server's queue."""
+    def answered(self, now: float, queue_seconds: float | None = None, place: Place | None = None) -> None:
+        """The request of `place` was answered at `now` after so long in the server's queue; None: it did not say."""
         self.last_answer = now
-        if queue_seconds < LONG_QUEUE_SECONDS:
+        waited = queue_seconds or 0.0
+        if waited < LONG_QUEUE_SECONDS:
             self.limit = min(self.most, self.limit + 1 / self.limit)
-        elif place is not None and self._usual is not None and queue_seconds > GROWTH * self._usual:
+        elif place is not None and not place.first and waited > GROWTH * self._usual:
             self.refused(place)
-        usual = queue_seconds if self._usual is None else self._usual
-        self._usual = usual + _WEIGHT * (queue_seconds - usual)
+        if place is not None and queue_seconds is not None:
+            self._learn(queue_seconds, is_first=place.first)
         self._admit()
 
     def refused(self, place: Place) -> None:
@@ -93,6 +99,14 @@ class Gate:
         """The server was away and is back: begin with one request, so that not all return at once."""
         self.limit = 1.0
         self._epoch += 1
+
+    def _learn(self, queue_seconds: float, *, is_first: bool) -> None:
+        """What a usual wait is: the longest of the first, and from then on an average that follows."""
+        if is_first:
+            self._usual = max(queue_seconds, self._usual if self._told else 0.0)
+        else:
+            self._usual += _WEIGHT * (queue_seconds - self._usual)
+        self._told += 1
 
     def _fits(self, inputs: int) -> bool:
         if self.requests == 0:
@@ -125,6 +139,7 @@ class Gate:
     def _give_back(self, inputs: int) -> None:
         self.requests -= 1
         self.inputs -= inputs
+        self._told = self._told if self.requests else 0
         self._admit()
 
     def _admit(self) -> None:

@@ -5,7 +5,7 @@ import html
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,9 @@ _DOTS_PER_INCH = 100
 _MOST_HOVERED = 2000  # points with a text of their own: a page with many more is slow
 _MOST_PAIRS = 200
 _MOST_NAMED = 30
+_NAME_CHARACTERS = 30  # at the size that names have a third of the picture
+_FEW_KINDS = 10  # that matplotlib's usual colours tell apart
+_MARKS = ("o", "^", "s", "D", "v", "P", "X")
 _REACH = 5  # pixels around a point in which its text is shown
 
 
@@ -32,7 +35,7 @@ class Plot:
     """A picture; shown by a notebook as it is. `figure` is a `matplotlib.figure.Figure`."""
 
     figure: Any
-    hover: tuple[tuple[float, float, str], ...] = ()
+    hover: tuple[tuple[float, float, str], ...] = field(default=(), repr=False)
     """Pixels from the left and from the top, and what to show there."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -82,7 +85,7 @@ def heatmap(rows: Rows, texts: Sequence[str]) -> Plot:
     picture = axes.imshow(cosines(rows[good]), vmin=-1, vmax=1, cmap="coolwarm")
     figure.colorbar(picture, label="cosine")
     if len(good) <= _MOST_NAMED:
-        names = [shortened(texts[index])[:24] for index in good]
+        names = [shortened(texts[index], _NAME_CHARACTERS) for index in good]
         axes.set_xticks(range(len(good)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(good)), names, fontsize=7)
     axes.set_title("cosine similarity")
@@ -100,6 +103,7 @@ def latencies(seconds: Sequence[float]) -> Plot:
         value = float(np.percentile(milliseconds, share))
         axes.axvline(value, color="black", linestyle=style, label=f"p{share}: {value:.0f} ms")
     axes.set(xlabel="milliseconds", ylabel="requests", title=f"{len(seconds)} requests")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     return Plot(figure)
 
@@ -167,10 +171,22 @@ def _points(axes: Any, points: Points, labels: Sequence[object] | None) -> None:
     if labels is None:
         axes.scatter(points[:, 0], points[:, 1], s=12)
         return
-    for label in dict.fromkeys(labels):
+    kinds = list(dict.fromkeys(labels))
+    for label, look in zip(kinds, _looks(len(kinds)), strict=True):
         of = [index for index, one in enumerate(labels) if one == label]
-        axes.scatter(points[of, 0], points[of, 1], s=12, label=str(label))
-    axes.legend(fontsize=7)
+        axes.scatter(points[of, 0], points[of, 1], s=12, label=str(label), **look)
+    # Beside the points rather than among them, where it would hide some.
+    axes.figure.legend(loc="outside right upper", fontsize=7)
+
+
+def _looks(count: int) -> list[dict[str, Any]]:
+    """A look for each of `count` kinds: colours of their own as far as there are, and then other marks."""
+    maps = need("matplotlib", "viz", "a plot").colormaps
+    colours = maps["tab10" if count <= _FEW_KINDS else "tab20"].colors
+    return [
+        {"color": [colours[kind % len(colours)]], "marker": _MARKS[kind // len(colours) % len(_MARKS)]}
+        for kind in range(count)
+    ]
 
 
 def _hover(figure: Any, axes: Any, points: Points, texts: Sequence[str]) -> tuple[tuple[float, float, str], ...]:

@@ -60,7 +60,7 @@ def base_url(url: str) -> str:
     except ValueError:
         sound = False
     if not sound:
-        raise RequestRejected(f"the url {url!r} is none: it must be like http://127.0.0.1:8080", "invalid_url")
+        raise RequestRejected(f"the url is {url!r}; it must be like http://127.0.0.1:8080", "invalid_url")
     return text
 
 

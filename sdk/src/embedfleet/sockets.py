@@ -4,6 +4,7 @@ The peer's kernel acknowledges probes and data however busy the server above it 
 slow server's connection. A system without one of them goes without it.
 """
 
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -57,6 +58,14 @@ class Watch:
 
 WATCH = Watch()
 """What every connection of the client has."""
+
+
+def why(error: BaseException) -> str:
+    """What kept a connection from being made, or ended it: the system's own words where there are any."""
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        found, number = error.os_error, error.os_error.errno or 0
+        return os.strerror(number) if number > 0 else found.strerror or str(found)  # a resolver's numbers are negative
+    return str(error) or type(error).__name__
 
 
 def connector(tls: ssl.SSLContext | bool) -> aiohttp.TCPConnector:

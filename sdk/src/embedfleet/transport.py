@@ -13,7 +13,7 @@ from embedfleet import answers
 from embedfleet.answers import Answered
 from embedfleet.errors import ClientClosed, InputError, ProtocolError, ServiceUnavailable
 from embedfleet.retry import Kind
-from embedfleet.sockets import IDLE_SECONDS
+from embedfleet.sockets import IDLE_SECONDS, why
 from embedfleet.way import Abandonable, Direct, Way
 from embedfleet.wire import JSON, NDJSON, NPY, Failure, ModelCard, Rows, RowsReader, excerpt, read_failure, read_models
 
@@ -187,10 +187,10 @@ class Transport:
                     raise AttemptFailed(await _failure(answer), f"HTTP {answer.status}")
                 yield answer
         except _HOPELESS as error:
-            raise ServiceUnavailable(f"no connection to {self.url}: {_why(error)}") from error
+            raise ServiceUnavailable(f"no connection to {self.url}: {why(error)}") from error
         except _UNREACHABLE as error:
-            why = _silent(asked["timeout"]) if isinstance(error, aiohttp.SocketTimeoutError) else _why(error)
-            raise AttemptFailed(None, why, sent=not isinstance(error, _NOT_SENT)) from error
+            words = _silent(asked["timeout"]) if isinstance(error, aiohttp.SocketTimeoutError) else why(error)
+            raise AttemptFailed(None, words, sent=not isinstance(error, _NOT_SENT)) from error
 
     async def _read(self, answer: aiohttp.ClientResponse, reader: RowsReader) -> None:
         if answer.content_type != NPY:
@@ -239,7 +239,3 @@ def _limits(silence: float, whole: float | None = None) -> aiohttp.ClientTimeout
 
 def _silent(limits: aiohttp.ClientTimeout) -> str:
     return f"it was silent for {limits.sock_read:g} s"
-
-
-def _why(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -192,6 +192,14 @@ def test_a_server_that_is_gone_is_said_to_be(fake: FakeServer, clock: Clock) -> 
     service.close()
 
 
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
+def test_a_timeout_that_is_none_is_refused(fake: FakeServer, seconds: float) -> None:
+    """It must be more than nothing; no request is made."""
+    with Service(fake.url) as service, pytest.raises(errors.BadInput, match="it must be more than 0 seconds"):
+        service.embed("a", timeout=seconds)
+    assert not fake.requests
+
+
 def test_the_calls_own_timeout(fake: FakeServer) -> None:
     """`timeout` bounds the whole call; the client is usable afterwards."""
     fake.faults = [fake.hang()]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import embedfleet
 from embedfleet import errors
 from embedfleet.api import Problem
 from embedfleet.errors import BadInput, EmbedfleetError, InputError, ManifestInvalid, Refused, ServiceNotFound
@@ -31,6 +32,19 @@ def test_bad_input_spells_out_the_first_few() -> None:
     assert str(error).startswith("texts[0]: is empty; texts[1]: is empty")
     assert str(error).endswith("texts[4]: is empty; and 4 more")
     assert error.indexes == list(range(9))
+
+
+def test_a_text_without_anything_in_it_is_not_shown() -> None:
+    """A message shows the text's beginning where it has one."""
+    error = InputError(1, "empty", "is empty")
+    assert str(error.about("a text")) == "texts[1]: is empty (the text: 'a text')"
+    assert str(error.about("")) == "texts[1]: is empty"
+
+
+def test_a_manifest_that_is_no_type_is_refused_by_apply() -> None:
+    """Before any cluster is looked for, with what makes it one."""
+    with pytest.raises(BadInput, match=r"service is of type dict; .*EmbeddingService\.model_validate"):
+        embedfleet.apply({"kind": "EmbeddingService"})  # type: ignore[arg-type]  # that is the mistake
 
 
 def test_the_page_tells_what_to_do_about_each_error() -> None:

@@ -16,6 +16,14 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+async def sent(gate: Gate, count: int) -> list[Place]:
+    """So many requests of one input, on their way."""
+    places = [await gate.enter(1) for _ in range(count)]
+    for place in places:
+        gate.sent(place)
+    return places
+
+
 def test_the_limit_holds_and_the_first_come_is_the_first_served() -> None:
     """The fifth request waits for a place, and those who wait enter in their order."""
 
@@ -187,9 +195,12 @@ def test_a_growing_queue_halves_once() -> None:
 
     async def main() -> None:
         gate = Gate(limit=16)
-        places = [await gate.enter(1) for _ in range(3)]
-        gate.answered(0.0, 0.1, places[0])
+        places = await sent(gate, 3)
+        for _ in range(20):
+            gate.answered(0.0, 0.1, places[0])
         before = gate.limit
+        for place in places:
+            gate.sent(place)
         gate.answered(0.0, 2.0, places[1])
         assert gate.limit == before / 2
         gate.answered(0.0, 9.0, places[2])
@@ -201,6 +212,65 @@ def test_a_growing_queue_halves_once() -> None:
         gate.sent(places[0])
         gate.answered(0.0, 2.0, places[0])
         assert gate.limit == settled
+
+    asyncio.run(main())
+
+
+@pytest.mark.requirement("K3")
+def test_what_begins_at_once_waits_for_itself() -> None:
+    """Ever longer waits of requests that were sent together, before any answer, are no sign of others; later are."""
+
+    async def main() -> None:
+        gate = Gate()
+        first = await sent(gate, FIRST_LIMIT)
+        gate.answered(0.0, 0.0, first[0])
+        gate.leave(first[0])
+        (second,) = await sent(gate, 1)
+        gate.answered(0.0, 1.0, second)  # it overtook the others, which all of one length can
+        for place in first[1:]:
+            gate.answered(0.0, 3.0, place)
+        settled = gate.limit
+        assert settled >= FIRST_LIMIT
+        gate.sent(second)
+        gate.answered(0.0, 4.4, second)
+        assert gate.limit == settled
+        gate.answered(0.0, 6.0, second)
+        assert gate.limit == settled / 2
+
+    asyncio.run(main())
+
+
+def test_a_lone_request_does_not_tell_how_long_many_wait() -> None:
+    """What waited when nothing else was in flight is forgotten once nothing is: the next call tells anew."""
+
+    async def main() -> None:
+        gate = Gate()
+        for _ in range(2 * FIRST_LIMIT):
+            (lone,) = await sent(gate, 1)
+            gate.answered(0.0, 0.001, lone)
+            gate.leave(lone)
+        before = gate.limit
+        for place in await sent(gate, FIRST_LIMIT):
+            gate.answered(0.0, 2.0, place)
+        assert gate.limit == before
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_does_not_tell_its_wait_teaches_none() -> None:
+    """Answers of routes without that header, among others, do not make the others' waits look long."""
+
+    async def main() -> None:
+        gate = Gate()
+        places = await sent(gate, 2)
+        gate.answered(0.0, 2.0, places[0])
+        for _ in range(100):
+            gate.sent(places[1])
+            gate.answered(0.0, None, places[1])
+        before = gate.limit
+        gate.sent(places[0])
+        gate.answered(0.0, 2.0, places[0])
+        assert gate.limit == before
 
     asyncio.run(main())
 

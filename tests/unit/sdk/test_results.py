@@ -71,6 +71,34 @@ def test_plots(result: EmbedResult, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "plot.svg").read_text()
 
 
+def test_every_kind_has_a_look_of_its_own() -> None:
+    """Past the colours that there are comes another mark; the legend stands beside the points and hides none."""
+    kinds = [f"kind {number}" for number in range(45)]
+    rows = np.random.default_rng(2).standard_normal((45, 4)).astype(np.float32)
+    figure = EmbedResult.of(rows, Tally(), 0.1, None).scatter(labels=kinds).figure
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    looks = {(one.get_facecolor().tobytes(), one.get_paths()[0].vertices.tobytes()) for one in axes.collections}
+    assert len(looks) == 45
+    assert axes.get_window_extent().x1 <= legend.get_window_extent().x0
+
+
+def test_a_picture_of_many_points_is_told_in_a_line(result: EmbedResult) -> None:
+    """Its `repr`, which a terminal and a stored notebook show, has none of the texts."""
+    assert "<c>" not in repr(result.scatter())
+
+
+def test_names_that_are_cut_say_so() -> None:
+    """A heat map's names end with an ellipsis where a text goes on."""
+    figure = (
+        EmbedResult.of(ROWS[:2], Tally(), 0.1, ["a short one", "a text with so many words that no name holds them"])
+        .heatmap()
+        .figure
+    )
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["a short one", "a text with so many words tha…"]
+
+
 def test_pca_finds_the_plane() -> None:
     """Points of a plane keep their distances; vectors of one number make a line."""
     plane = np.random.default_rng(2).standard_normal((20, 2))

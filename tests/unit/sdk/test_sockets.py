@@ -12,7 +12,7 @@ from yarl import URL
 
 from embedfleet.kube.config import Context, Server, User
 from embedfleet.kube.credentials import Credentials
-from embedfleet.sockets import IDLE_SECONDS, WATCH, Watch
+from embedfleet.sockets import IDLE_SECONDS, WATCH, Watch, why
 from embedfleet.transport import MARGIN_SECONDS
 from embedfleet.way import Direct
 from tests.support.dead_peers import fall_silent
@@ -93,3 +93,21 @@ def test_a_system_that_lacks_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_idle_connections_are_gone_when_a_silence_ends() -> None:
     """The margin is not less than the age at which what is idle is closed: the next attempt meets no older one."""
     assert MARGIN_SECONDS >= IDLE_SECONDS
+
+
+def test_a_refused_connection_is_told_in_the_systems_words() -> None:
+    """Not in those of the HTTP library, which speak of TLS where there is none."""
+
+    async def main() -> str:
+        with closing(socket.create_server(("127.0.0.1", 0))) as gone:
+            port = gone.getsockname()[1]
+        async with aiohttp.ClientSession() as session:
+            try:
+                await session.get(f"http://127.0.0.1:{port}/")
+            except aiohttp.ClientConnectorError as error:
+                return why(error)
+        return "connected"
+
+    assert asyncio.run(main()) == "Connection refused"
+    assert why(ValueError("words")) == "words"
+    assert why(TimeoutError()) == "TimeoutError"

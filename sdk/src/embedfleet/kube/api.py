@@ -9,6 +9,7 @@ import aiohttp
 from embedfleet.api.service import API_VERSION, PLURAL
 from embedfleet.errors import ClusterError, ClusterRefused, ClusterUnavailable, Forbidden, LoginFailed, ObjectMissing
 from embedfleet.kube.credentials import Credentials
+from embedfleet.sockets import why
 from embedfleet.wire import excerpt
 
 Tree = dict[str, Any]
@@ -113,9 +114,7 @@ class ApiServer:
         if isinstance(error, TimeoutError):
             limit = CONNECT_SECONDS if isinstance(error, aiohttp.ConnectionTimeoutError) else self._seconds
             return ClusterUnavailable(f"the API server of {self.where} does not answer within {limit:.0f} s")
-        return ClusterUnavailable(
-            f"the API server of {self.where} cannot be reached: {str(error) or type(error).__name__}"
-        )
+        return ClusterUnavailable(f"the API server of {self.where} cannot be reached: {why(error)}")
 
     def _read(self, status: int, text: str) -> Tree:
         try:
