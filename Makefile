@@ -33,7 +33,8 @@ check: setup ## Format, lint, types, import contracts, generated files
 
 test: check ## check, and every test this machine can run
 	@$(bin)/python -m tests.cluster prepare
-	$(bin)/pytest --ignore-glob='tests/e2e/test_*.py' # the suite on two nodes, `make e2e`, has a time of its own
+	$(bin)/pytest --ignore-glob='tests/e2e/test_*.py'
+	$(bin)/pytest tests/e2e/test_*.py # on a cluster of two nodes, which runs beside no other test
 
 e2e: setup ## The product whole, on a real cluster of two nodes (or EMBEDFLEET_E2E_KUBECONFIG): helm, pods, rollouts under load
 	@$(bin)/python -m tests.cluster prepare

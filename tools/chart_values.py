@@ -133,14 +133,14 @@ class Affinity(Values):
     pod_affinity: dict[str, Any] = Field(default_factory=dict)
     """Near which pods."""
     pod_anti_affinity: dict[str, Any] = Field(default_factory=dict)
-    """Away from which pods."""
+    """Away from which pods. Empty: from the other replicas' zone, where nodes have one."""
 
 
 class TopologySpread(Values):
     """How the replicas are spread."""
 
-    keys: list[str] = Field(default_factory=lambda: ["topology.kubernetes.io/zone", "kubernetes.io/hostname"])
-    """Labels of nodes over whose values they are spread evenly."""
+    keys: list[str] = Field(default_factory=lambda: ["kubernetes.io/hostname"])
+    """Labels of nodes over whose values they are spread evenly. Kubernetes leaves nodes without one out of account."""
     when_unsatisfiable: Literal["ScheduleAnyway", "DoNotSchedule"] = "ScheduleAnyway"
     """What happens to a replica that cannot be placed evenly."""
 

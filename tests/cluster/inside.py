@@ -71,7 +71,7 @@ def _add(plan: Plan, processes: Processes, index: int) -> None:
 
 def _further(plan: Plan, processes: Processes, index: int) -> None:
     processes.wait_for("the cable to the bridge", lambda: namespaces.has_link("eth0"), f"node{index}")
-    namespaces.join_network(index)
+    namespaces.join_network(index, plan.nodes)
     node.start_runtime(plan, index, processes)
     node.start_node(plan, index, processes)
 

@@ -17,7 +17,7 @@ from tests.cluster.errors import StartFailed
 
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL", "--mount-proc")
 
-_BRIDGE, _UPLINK = "nodes0", "node0"
+_BRIDGE, _NOWHERE = "nodes0", "nowhere0"
 _BRIDGE_HARDWARE = "02:4d:00:00:00:01"  # else it changes as nodes come and go, and their neighbours look at the old one
 _OVERLAID = ("var", "etc", "opt")
 """Where programs write to fixed places: what they write lands among the node's files."""
@@ -46,19 +46,11 @@ def cover(folder: Path) -> None:
 
 
 def make_network() -> None:
-    """The bridge between the nodes, with the first node's address.
-
-    A default route must be there: a packet to a Service's address needs one before the rules turn it elsewhere. It goes
-    to a cable whose other end is on the bridge, for there is nothing outside.
-    """
+    """The bridge between the nodes, with the first node's address."""
     _begin()
     run("ip", "link", "add", _BRIDGE, "address", _BRIDGE_HARDWARE, "type", "bridge")
-    run("ip", "link", "add", _UPLINK, "type", "veth", "peer", "name", f"{_UPLINK}p")
-    run("ip", "link", "set", f"{_UPLINK}p", "master", _BRIDGE, "up")
-    for link in (_BRIDGE, _UPLINK):
-        run("ip", "link", "set", link, "up")
+    run("ip", "link", "set", _BRIDGE, "up")
     run("ip", "address", "add", f"{CONTROL_PLANE}/24", "dev", _BRIDGE)
-    run("ip", "route", "add", "default", "dev", _UPLINK)
 
 
 def connect(index: int, pid: int) -> None:
@@ -69,13 +61,15 @@ def connect(index: int, pid: int) -> None:
     run("ip", "route", "add", pods_of(index), "via", node_address(index))
 
 
-def join_network(index: int) -> None:
-    """On node `index`, once it has its `eth0`."""
+def join_network(index: int, nodes: int) -> None:
+    """On node `index` of so many, once it has its `eth0`."""
     _begin()
     socket.sethostname(f"node{index}")
     run("ip", "link", "set", "eth0", "up")
     run("ip", "address", "add", f"{node_address(index)}/24", "dev", "eth0")
-    run("ip", "route", "add", "default", "via", CONTROL_PLANE)
+    for other in range(1, nodes + 1):
+        if other != index:
+            run("ip", "route", "add", pods_of(other), "via", node_address(other))
 
 
 def has_link(name: str) -> bool:
@@ -91,7 +85,19 @@ def run(*command: str) -> None:
 
 
 def _begin() -> None:
+    """What the network of each node has.
+
+    A default route must be there: a packet to a Service's address needs one before the rules turn it elsewhere. It
+    leads to a cable whose other end hangs loose, for there is nothing outside: whoever goes there is told so after 3 s.
+    On the bridge that end would ask for the address of everything outside in the name of node 1, and the other nodes
+    would take its hardware address for node 1's. What they sent there passed the packet rules of node 1 twice, as a
+    frame on the bridge and as a packet: the second time the answer of a Service came from nowhere, and was dropped.
+    """
     run("ip", "link", "set", "lo", "up")
+    run("ip", "link", "add", _NOWHERE, "type", "veth", "peer", "name", f"{_NOWHERE}p")
+    for link in (f"{_NOWHERE}p", _NOWHERE):
+        run("ip", "link", "set", link, "up")
+    run("ip", "route", "add", "default", "dev", _NOWHERE)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.operators import until
-from tests.support.rooms import DRAIN, Room, container, restricted_container, room, spec_of
+from tests.support.rooms import DRAIN, PATIENCE, Room, container, restricted_container, room, spec_of
 
 pytestmark = pytest.mark.requirement("O4")
-SECONDS = 150
-"""For the slowest: a digest that is wrong is fetched three times, with waits between."""
 HUB_PORT = 8443
 Plain = dict[str, Any]
 
@@ -109,7 +107,7 @@ def hub(place: Room) -> None:
         {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod},
         {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": ports},
     )
-    place.kubectl("wait", "pod/hub", "--for=condition=Ready", "--timeout=60s")
+    place.kubectl("wait", "pod/hub", "--for=condition=Ready", f"--timeout={PATIENCE}s")
 
 
 CASES = [
@@ -129,10 +127,10 @@ CASES = [
 def test_a_cause_is_named(services: dict[str, Room], name: str, reason: str, words: str) -> None:
     """`Ready` is False for this reason, in words that name what was seen; an event of the service says so too."""
     service = services[name]
-    found = until(lambda: _because(service, reason), SECONDS)
+    found = until(lambda: _because(service, reason), PATIENCE)
     assert words in found["message"]
     assert found["status"] == "False"
-    (event,) = until(lambda: [one for one in service.events() if one["reason"] == reason][:1])
+    (event,) = until(lambda: [one for one in service.events() if one["reason"] == reason][:1], PATIENCE)
     assert event["type"] == "Warning"
     assert words in event["message"]
 
@@ -149,9 +147,9 @@ def test_a_quota_is_named(place: Room) -> None:
     with room(place.ground, place.keepers) as full:
         quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "no-more"}, "spec": NO_MORE}
         full.kubectl("create", "-f", "-", stdin=json.dumps(quota))
-        until(lambda: full.get("resourcequota", "no-more")["status"]["used"]["pods"] == "1")
+        until(lambda: full.get("resourcequota", "no-more")["status"]["used"]["pods"] == "1", PATIENCE)
         full.apply(spec_of())
-        found = until(lambda: _because(full, "QuotaExceeded"))
+        found = until(lambda: _because(full, "QuotaExceeded"), PATIENCE)
         assert "exceeded quota: no-more" in found["message"]
         assert "QuotaExceeded" in [one["reason"] for one in full.events()]
 

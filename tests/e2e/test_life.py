@@ -14,7 +14,7 @@ import embedfleet as sdk
 from embedfleet.errors import RequestRejected
 from tests.support.operators import until
 from tests.support.releases import Installed
-from tests.support.rooms import DRAIN, ROOT, Room, container, journal_volume
+from tests.support.rooms import DRAIN, PATIENCE, ROOT, Room, container, journal_volume
 from tests.support.timeline import table, timeline
 from tools.weights import packaged_model
 
@@ -180,7 +180,7 @@ def test_batching_changes_live(semantic: Room, record_testsuite_property: Any) -
     until(lambda: semantic.state(pod)["generation"] == generation, LIVE_SECONDS)
     record_testsuite_property("seconds until batching has changed", round(time.monotonic() - began, 1))
     assert semantic.state(pod)["batch_sizes"]["semantic"] <= 17
-    until(lambda: semantic.get()["status"]["batchingGeneration"] == generation)
+    until(lambda: semantic.get()["status"]["batchingGeneration"] == generation, PATIENCE)
     assert restarts(semantic) == before
 
 
@@ -218,10 +218,10 @@ def test_replicas_follow_the_scale(semantic: Room) -> None:
     """`kubectl scale` goes through the CRD's own subresource: a second pod becomes ready, and leaves again."""
     first = semantic.uids()
     semantic.kubectl("scale", "embed", semantic.name, "--replicas=2")
-    until(lambda: semantic.get()["status"]["readyReplicas"] == 2, 120)
+    until(lambda: semantic.get()["status"]["readyReplicas"] == 2, PATIENCE)
     assert semantic.uids() > first
     semantic.kubectl("scale", "embed", semantic.name, "--replicas=1")
-    until(lambda: len(semantic.pods()) == 1, 60)
+    until(lambda: len(semantic.pods()) == 1, PATIENCE)
     semantic.ready()
 
 
@@ -240,9 +240,9 @@ def test_drift_is_repaired(semantic: Room) -> None:
 def test_what_is_deleted_leaves_nothing(semantic: Room) -> None:
     """After `kubectl delete` every child goes, and pods drain; claims and what the namespace had of its own stay."""
     claims = semantic.kubectl("get", "pvc", "-o", "name")
-    semantic.kubectl("delete", "embed", semantic.name, "--timeout=60s")
+    semantic.kubectl("delete", "embed", semantic.name, f"--timeout={PATIENCE}s")
     label = f"embedfleet.dev/service={semantic.name}"
-    until(lambda: not semantic.kubectl("get", CHILDREN, "-l", label, "-o", "name"), 90)
+    until(lambda: not semantic.kubectl("get", CHILDREN, "-l", label, "-o", "name"), PATIENCE)
     left = semantic.kubectl("get", "serviceaccounts,configmaps,services,deployments", "-o", "name").split()
     assert [name for name in left if semantic.name in name] == []
     assert semantic.kubectl("get", "pvc", "-o", "name") == claims

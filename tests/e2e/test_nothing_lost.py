@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.operators import until
 from tests.support.releases import Installed
-from tests.support.rooms import Load, Room, container, journal_volume, load, spec_of, troubles_of
+from tests.support.rooms import PATIENCE, Load, Room, container, journal_volume, load, spec_of, troubles_of
 
 pytestmark = pytest.mark.requirement("O3", "S4")
 SOME = 30
@@ -54,7 +54,7 @@ def test_a_new_image_loses_nothing_though_the_operator_dies(pair: Room, installe
     image, before = pair.ground.another_tag(pair.ground.images.server, "again"), pair.uids()
     with load(pair, "image") as asked:
         pair.patch({"spec": {"image": image}})
-        until(lambda: pair.uids() - before)
+        until(lambda: pair.uids() - before, PATIENCE)
         killed = installed.operators()
         installed.kubectl("delete", "pod", *killed.values(), "--grace-period=0", "--force")
         replaced(pair, before)
@@ -72,12 +72,12 @@ def test_a_new_operator_loses_nothing(pair: Room, installed: Installed) -> None:
     image, before = pair.ground.another_tag(pair.ground.images.operator, "next"), pair.uids()
     with load(pair, "operator") as asked:
         pair.patch({"spec": {"drain": {"requestSeconds": 12}}})
-        until(lambda: pair.uids() - before)
+        until(lambda: pair.uids() - before, PATIENCE)
         installed.upgrade({"image.tag": "next"})
         replaced(pair, before)
         served = pair.uids()
         pair.patch({"spec": {"batching": {"maxBatchSize": 48}}})
-        until(lambda: pair.get()["status"]["batchingGeneration"] == pair.get()["metadata"]["generation"], 60)
+        until(lambda: pair.get()["status"]["batchingGeneration"] == pair.get()["metadata"]["generation"], PATIENCE)
         asked.passed(SOME)
     assert_nothing_lost(pair, asked)
     assert installed.running() == {image}
@@ -88,7 +88,7 @@ def test_fewer_replicas_lose_nothing(pair: Room) -> None:
     """(c) Scaled down, and up again."""
     with load(pair, "scale") as asked:
         pair.kubectl("scale", "embed", pair.name, "--replicas=1")
-        until(lambda: len(pair.pods()) == 1, 60)
+        until(lambda: len(pair.pods()) == 1, PATIENCE)
         asked.passed(SOME)
         pair.kubectl("scale", "embed", pair.name, "--replicas=2")
         pair.ready()
@@ -101,7 +101,7 @@ def test_a_deleted_pod_loses_nothing(pair: Room) -> None:
     victim = pair.pods()[0]["metadata"]["name"]
     with load(pair, "delete") as asked:
         pair.kubectl("delete", "pod", victim, "--wait=false")
-        until(lambda: victim not in [pod["metadata"]["name"] for pod in pair.pods()], 60)
+        until(lambda: victim not in [pod["metadata"]["name"] for pod in pair.pods()], PATIENCE)
         pair.ready()
         asked.passed(SOME)
     assert_nothing_lost(pair, asked)
@@ -117,7 +117,7 @@ def test_a_drained_node_loses_nothing(pair: Room) -> None:
     with load(pair, "drain") as asked:
         chosen = f"--pod-selector=embedfleet.dev/service={pair.name}"
         try:
-            pair.kubectl("drain", drained, chosen, "--delete-emptydir-data", "--timeout=120s")
+            pair.kubectl("drain", drained, chosen, "--delete-emptydir-data", f"--timeout={PATIENCE}s")
             pair.ready()
             assert drained not in [pod["spec"]["nodeName"] for pod in pair.pods()]
             asked.passed(SOME)
@@ -139,10 +139,10 @@ def test_one_replica_without_a_spare_gpu(place: Room) -> None:
     before = lone.uids()
     with load(lone, "lone") as asked:
         lone.patch({"spec": {"drain": {"requestSeconds": 11}}})
-        until(lambda: lone.condition("RolloutBlocked")["reason"] == "InsufficientGPU")
-        until(lambda: lone.condition("Progressing")["reason"] == "DrainingFirst")
+        until(lambda: lone.condition("RolloutBlocked")["reason"] == "InsufficientGPU", PATIENCE)
+        until(lambda: lone.condition("Progressing")["reason"] == "DrainingFirst", PATIENCE)
         replaced(lone, before)
-        asked.passed(SOME, 120)
+        asked.passed(SOME)
     assert_nothing_lost(lone, asked, refusals=True)
     assert {"InsufficientGPU", "DrainingFirst"} <= {one["reason"] for one in lone.events()}
     lone.kubectl("delete", "embed", lone.name)
@@ -156,7 +156,7 @@ def offer(place: Room, node: str, gpus: int) -> None:
         change = json.dumps({"status": {"capacity": offered}})
         place.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", change)
     path = r"jsonpath={.status.allocatable.nvidia\.com/gpu}"
-    place.kubectl("wait", f"node/{node}", f"--for={path}={gpus}", "--timeout=60s")
+    place.kubectl("wait", f"node/{node}", f"--for={path}={gpus}", f"--timeout={PATIENCE}s")
 
 
 DIES_AT_ONCE = """

@@ -12,7 +12,7 @@ import embedfleet as sdk
 from embedfleet.errors import TimedOut
 from tests.support.cables import pulled
 from tests.support.operators import until
-from tests.support.rooms import Room, container, journal_volume, spec_of
+from tests.support.rooms import PATIENCE, Room, container, journal_volume, spec_of
 
 GONE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 CALL_SECONDS = 15
@@ -50,13 +50,13 @@ def test_a_lost_node_is_ridden_out(pair: Room, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("KUBECONFIG", str(pair.ground.kubeconfig))
     before = pair.uids()
     with sdk.connect(pair.name, namespace=pair.namespace) as service, pulled(own, 2), embedding(service) as made:
-        until(lambda: pair.condition("Degraded")["reason"] == "FewerPods", 120)
-        until(lambda: len(on_node(pair, "node1")) == 2, 120)
-        until(lambda: len(pair.uids() - before) == 1, 120)
-        until(lambda: pair.get()["status"]["readyReplicas"] == 2, 180)
+        until(lambda: pair.condition("Degraded")["reason"] == "FewerPods", PATIENCE)
+        until(lambda: len(on_node(pair, "node1")) == 2, PATIENCE)
+        until(lambda: len(pair.uids() - before) == 1, PATIENCE)
+        until(lambda: pair.get()["status"]["readyReplicas"] == 2, PATIENCE)
         enough = len(made) + 10
-        until(lambda: len(made) >= enough, 180)
-    own.kubectl("wait", "node/node2", "--for=condition=Ready", "--timeout=120s")
+        until(lambda: len(made) >= enough, PATIENCE)
+    own.kubectl("wait", "node/node2", "--for=condition=Ready", f"--timeout={PATIENCE}s")
     pair.ready()
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support.charts import CRD
 from tests.support.operators import until
 from tests.support.releases import SYSTEM, Installed
-from tests.support.rooms import Room, spec_of
+from tests.support.rooms import PATIENCE, Room, spec_of
 
 
 @pytest.mark.requirement("O6")
@@ -21,9 +21,9 @@ def test_uninstall_leaves_nothing_stuck(installed: Installed, place: Room) -> No
     installed.helm.uninstall()
     assert installed.operators() == {}
     assert place.uids() == before
-    place.kubectl("delete", "embed", place.name, "--timeout=60s")
-    until(lambda: place.pods() == [], 60)
-    installed.ground.kubectl("delete", "crd", CRD, "--timeout=60s")
-    installed.ground.kubectl("delete", "namespace", SYSTEM, "--timeout=60s")
+    place.kubectl("delete", "embed", place.name, f"--timeout={PATIENCE}s")
+    until(lambda: place.pods() == [], PATIENCE)
+    installed.ground.kubectl("delete", "crd", CRD, f"--timeout={PATIENCE}s")
+    installed.ground.kubectl("delete", "namespace", SYSTEM, f"--timeout={PATIENCE}s")
     left = json.loads(installed.ground.kubectl("get", "clusterroles,clusterrolebindings", "-o", "json"))["items"]
     assert [one["metadata"]["name"] for one in left if "embedfleet" in one["metadata"]["name"]] == []

@@ -52,7 +52,7 @@ class Helm:
 
     def uninstall(self) -> str:
         """What is said of it, once everything that goes is gone."""
-        return self.run("uninstall", RELEASE, "--wait", "--timeout", "60s")
+        return self.run("uninstall", RELEASE, "--wait", "--timeout", "180s")
 
     def template(self, values: Mapping[str, Any] | None = None, *options: str) -> list[Plain]:
         """Its objects."""

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIENT = "client"
 DRAIN = {"propagationSeconds": 2, "quietSeconds": 1, "maxLameDuckSeconds": 8, "requestSeconds": 10}
 """Short, and above what it takes: rules of kube-proxy follow within a second, and clients ask five times in one."""
+PATIENCE = 300
+"""Seconds for what takes a few on a quiet machine; what is claimed to be quick has limits of its own."""
 _SHIPPED = tuple(f"tests/support/{name}.py" for name in ("fake_hub", "ledger", "steady", "wire_client"))
 Plain = dict[str, Any]
 
@@ -70,7 +72,7 @@ class Room:
             raise KeyError(f"{kind} is about generation {found['observedGeneration']}")
         return dict(found)
 
-    def ready(self, seconds: float = 180) -> None:
+    def ready(self, seconds: float = PATIENCE) -> None:
         """Return once the newest spec is served whole, and no pod of another is there."""
         until(lambda: self.condition()["status"] == "True", seconds)
         wanted = self.get()["spec"]["replicas"]
@@ -138,7 +140,7 @@ def room(ground: Ground, keepers: Keepers, namespace: str | None = None) -> Iter
     claims = [*keepers.claim(made.namespace, "weights", STORE), *keepers.claim(made.namespace, "journals", JOURNALS)]
     ground.create(*claims, _program(made.namespace), _client(made))
     try:
-        made.kubectl("wait", f"pod/{CLIENT}", "--for=condition=Ready", "--timeout=60s")
+        made.kubectl("wait", f"pod/{CLIENT}", "--for=condition=Ready", f"--timeout={PATIENCE}s")
         yield made
     finally:
         ground.kubectl("delete", "namespace", made.namespace, "--wait=false")
@@ -198,7 +200,7 @@ class Load:
         """Requests that were sent, and refused."""
         return sum(outcome is Outcome.REFUSED for outcome in self.seen.values()) - self.away
 
-    def passed(self, count: int, seconds: float = 60) -> None:
+    def passed(self, count: int, seconds: float = PATIENCE) -> None:
         """Return once so many more requests have ended."""
         wanted = self.count + count
         until(lambda: self.count >= wanted, seconds)

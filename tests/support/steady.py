@@ -17,6 +17,9 @@ _PERIOD_SECONDS = 0.2
 """Of one client: short against any drain, so that connections are never idle for long."""
 _TELL_SECONDS = 0.25
 _ANSWER_SECONDS = 60.0
+_CONNECT_SECONDS = 5.0
+"""A packet that left while the node's rules were being changed never arrives, nor does one that repeats it: what the
+kernel remembers of the first goes for all of a connection. The next connection is through at once."""
 _AWAY_SECONDS = 0.05
 AWAY = "away"
 """What ids begin with of requests that were never sent, since nobody took the connection."""
@@ -39,8 +42,8 @@ class Load:
         """Connection after connection."""
         while self.going:
             try:
-                reader, writer = await asyncio.open_connection(self.host, self.port)
-            except OSError:
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(self.host, self.port), _CONNECT_SECONDS)
+            except OSError:  # TimeoutError among them
                 self.seen[self.name(AWAY)] = Outcome.REFUSED.value
                 await asyncio.sleep(_AWAY_SECONDS)
                 continue

@@ -148,8 +148,11 @@ def test_two_replicas_that_a_drain_leaves_one_of(helm: Helm) -> None:
     assert deployment["spec"]["replicas"] == 2
     assert budget["spec"]["maxUnavailable"] == 1
     assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
-    assert [each["topologyKey"] for each in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    pod = deployment["spec"]["template"]["spec"]
+    assert [each["topologyKey"] for each in pod["topologySpreadConstraints"]] == ["kubernetes.io/hostname"]
+    (apart,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert apart["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    assert apart["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= labels.items()
 
 
 def test_probes_ask_the_port_that_the_operator_opens(helm: Helm) -> None:

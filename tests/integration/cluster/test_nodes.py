@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.addresses import NOWHERE
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import CommandFailed
 from tests.cluster.images import PAUSE, write_image
@@ -24,6 +25,16 @@ while True:
     except OSError as error:  # not there yet
         last = error
 """
+
+
+ASTRAY = (
+    f"""
+import socket
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("{NOWHERE}", 9))
+"""
+    + ASK
+)
+"""Something else is sent to an address that nobody has: a look-up of a registry's name, a packet ahead of the rules."""
 
 
 def pod(name: str, container: dict[str, Any], **spec: Any) -> str:
@@ -104,13 +115,18 @@ def test_pretended_gpus_are_shared_out(cluster_with_node: Cluster) -> None:
 
 
 def test_nodes_reach_each_other_and_leave_nothing() -> None:
-    """Pods on different nodes talk; of nodes, pods, bridges, rules, mounts and groups nothing is left afterwards."""
+    """Pods on different nodes talk, by address and through a Service, whatever else is sent out of the cluster; of
+    nodes, pods, bridges, rules, mounts and groups nothing is left afterwards.
+    """
     before = look()
     with running(nodes=2) as cluster:
         assert cluster.kubectl("get", "nodes", "-o", "name").split() == ["node/node1", "node/node2"]
         cluster.kubectl("apply", "-f", "-", stdin=python_pod("far", SERVE, nodeName="node2"))
         cluster.kubectl("wait", "pod/far", "--for=condition=Ready", "--timeout=60s")
         host = cluster.kubectl("get", "pod", "far", "-o", "jsonpath={.status.podIP}") + ":8080"
-        cluster.kubectl("apply", "-f", "-", stdin=python_pod("near", ASK.format(host=host), nodeName="node1"))
-        assert wait_for_end(cluster, "near") == "200\n"
+        cluster.kubectl("expose", "pod", "far", "--port=80", "--target-port=8080")
+        programs = {"near": ASK.format(host=host), "astray": ASTRAY.format(host="far.default.svc.cluster.local")}
+        for name, program in programs.items():
+            cluster.kubectl("apply", "-f", "-", stdin=python_pod(name, program, nodeName="node1"))
+            assert wait_for_end(cluster, name) == "200\n"
     assert_nothing_left(cluster.directory, before)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from embedfleet.api.models import ModelSpec, Source
 from embedfleet.api.termination import Termination, parse
 from embedfleet_server.__main__ import main as server_main
 from embedfleet_server.fetch import main
+from embedfleet_server.models.hub_silence import SILENCES
 from embedfleet_server.models.loading import loader
 from embedfleet_server.models.store import find
 from tests.support.fake_hub import COMMIT, FakeHub, digest_of, files_of, hub
@@ -152,6 +154,17 @@ def test_a_hub_that_is_away(tmp_path: Path, served: FakeHub) -> None:
     assert empty.run() == 1
     assert empty.said.code == "HubUnreachable"
     assert "127.0.0.1" in empty.said.message or "onnect" in empty.said.message
+
+
+def test_a_hub_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes connections and is silent, as a dead proxy, is asked three times; then the cause is told. The
+    limit of a silence stands short for this test.
+    """
+    monkeypatch.setitem(SILENCES, "read", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        container = Container(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert container.run() == 1
+    assert (container.said.code, container.waits) == ("HubUnreachable", [2.0, 4.0])
 
 
 @pytest.mark.parametrize("source", [{"repo": "org/other"}, {"repo": REPO, "revision": "v9"}])

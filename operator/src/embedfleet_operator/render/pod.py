@@ -11,7 +11,7 @@ from embedfleet_operator.render.metadata import Object
 
 _USER = 65532
 """Numeric user and group of the server image, as `nonroot` of distroless images; a volume's files go to the group."""
-_SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+_NODE, _ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
 
 
 def template(service: EmbeddingService, server_image: str | None) -> Object:
@@ -53,7 +53,8 @@ def _spec(service: EmbeddingService, image: str) -> Object:
         **({"initContainers": fetching} if fetching else {}),
         "containers": [container.render(service, image)],
         "volumes": volumes.volumes(service),
-        "topologySpreadConstraints": [_spread(name, key) for key in _SPREAD_OVER],
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [_apart(name)]}},
+        "topologySpreadConstraints": [_spread(name)],
     }
 
 
@@ -68,15 +69,23 @@ def _security() -> Object:
     }
 
 
-def _spread(name: str, key: str) -> Object:
-    """Evenly where that can be; pods of one rollout among themselves, since the old ones leave."""
-    return {
-        "topologyKey": key,
-        "maxSkew": 1,
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": names.selector(name)},
-        "matchLabelKeys": ["pod-template-hash"],
-    }
+def _spread(name: str) -> Object:
+    """Evenly over the nodes where that can be."""
+    return {"topologyKey": _NODE, "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", **_rollout(name)}
+
+
+def _apart(name: str) -> Object:
+    """In different zones where that can be.
+
+    No second constraint of spreading: the scheduler leaves nodes out of account that lack the label of any of them, so
+    that without zones pods would not be spread over nodes either.
+    """
+    return {"weight": 100, "podAffinityTerm": {"topologyKey": _ZONE, **_rollout(name)}}
+
+
+def _rollout(name: str) -> Object:
+    """Pods of one rollout among themselves, since the old ones leave."""
+    return {"labelSelector": {"matchLabels": names.selector(name)}, "matchLabelKeys": ["pod-template-hash"]}
 
 
 def _changes(service: EmbeddingService) -> Object:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedfleet.api.models import HuggingFaceSource, Source
+from embedfleet_server.models.hub_silence import limit_all
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.safety import check
 
@@ -33,6 +34,7 @@ def hub(repo: str, revision: str, store: Path, *, endpoint: str | None = None, t
     """Download a snapshot into `store`; where address or token are None, they are huggingface_hub's own settings."""
     from huggingface_hub import snapshot_download
 
+    limit_all()
     return Path(
         snapshot_download(
             repo,
