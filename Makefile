@@ -46,6 +46,7 @@ soak: setup ## The long forms of the tests, an hour or more: simulation, rollove
 	$(bin)/python -m tests.soak.resume --kills 200
 	EMBEDFLEET_CASES=10000 $(bin)/pytest tests/integration/server/test_openapi.py
 	$(bin)/python -m tests.soak.leaks --seconds 600
+	$(bin)/python -m tests.soak.memory --minutes 10
 
 bench: setup ## Measure this machine, the peers left out (ARGS=--help)
 	@$(bin)/python -m tests.benchmarks --no-peers $(ARGS)

@@ -12,7 +12,11 @@ from cryptography.x509.oid import NameOID
 from embedfleet_server.app.tls import CERTIFICATE, KEY
 
 
-def pair(name: str, password: bytes | None = None) -> tuple[bytes, bytes]:
+def pair(
+    name: str,
+    password: bytes | None = None,
+    form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8,
+) -> tuple[bytes, bytes]:
     """Certificate and key as PEM, for 127.0.0.1 under the common name `name`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -27,7 +31,7 @@ def pair(name: str, password: bytes | None = None) -> tuple[bytes, bytes]:
     )
     closed = serialization.NoEncryption() if password is None else serialization.BestAvailableEncryption(password)
     pem = serialization.Encoding.PEM
-    return made.public_bytes(pem), key.private_bytes(pem, serialization.PrivateFormat.PKCS8, closed)
+    return made.public_bytes(pem), key.private_bytes(pem, form, closed)
 
 
 def write(directory: Path, certificate: bytes, key: bytes) -> Path:

@@ -1,5 +1,6 @@
 """Keys over a real socket: who gets in, who does not, and what is left of a key in the log."""
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tests.support.process import process
 from tests.support.served import Served, run, serving
 
 pytestmark = pytest.mark.requirement("S6")
+DIGEST = f"sha256:{hashlib.sha256(b'secret').hexdigest()}"
 WORK = [
     ("POST", "/v1/embeddings"), ("POST", "/embeddings"), ("GET", "/v1/models"), ("POST", "/"), ("POST", "/embed"),
     ("POST", "/similarity"), ("POST", "/rerank"), ("POST", "/v1/rerank"), ("POST", "/tokenize"), ("GET", "/info"),
@@ -53,9 +55,9 @@ def test_without_a_valid_key_nothing_is_done(tmp_path: Path) -> None:
     """No key, a wrong one, a digest in place of its key: 401 on every route, before a byte of the body is read."""
 
     async def main() -> None:
-        async with serving(keys=write(tmp_path, a="secret")) as served:
+        async with serving(keys=write(tmp_path, a="secret", b=DIGEST)) as served:
             for method, path in WORK:
-                for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Basic secret"}):
+                for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Basic secret"}, {"X-API-Key": DIGEST}):
                     reply = await served.ask(
                         method, path, headers=headers, **({"data": b"x"} if method == "POST" else {})
                     )

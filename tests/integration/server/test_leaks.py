@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.soak.memory import verdict
 from tests.support import mixed_load
 from tests.support.leaks import Held, grown, held, slope
 from tests.support.process import Process, process
@@ -61,3 +62,16 @@ def test_what_counts_as_a_leak() -> None:
     ]
     assert slope([(0, 10.0), (1, 10.5), (2, 11.0)]) == pytest.approx(0.5)
     assert slope([(0, 10.0)]) == 0.0
+
+
+def test_growth_is_told_from_the_settled_time_on() -> None:
+    """What a model and its caches take at first is none, nor is a peak: of ten minutes the last seven count, by the
+    lowest of their first minute and of their last.
+    """
+    filling = [(float(at), 500.0 + at) for at in range(180)]
+    steady = [(float(at), 700.0 + (at - 180) / 60) for at in range(180, 601)]
+    peaks = [(at, mib + 100.0 * (at % 7 == 0)) for at, mib in steady]
+    assert verdict(filling + peaks, 600.0).growth == pytest.approx(6.0)
+    found = verdict(filling + steady, 600.0)
+    assert found.rate == pytest.approx(1.0)
+    assert found.growth == pytest.approx(6.0)

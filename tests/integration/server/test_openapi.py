@@ -143,6 +143,9 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
             text = reply.body.decode()
             assert "//" not in re.sub(r"<script>.*</script>", "", text, flags=re.DOTALL)
             assert not re.search(r"https?:|<link|<img|src=", text)
-            assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+            policy = reply.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "frame-ancestors 'none'" in policy  # a page around it could have people type their key elsewhere
+            assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
     run(main())

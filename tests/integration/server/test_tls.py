@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from embedfleet_server.app.tls import CERTIFICATE, KEY, Tls, WrongPair
 from tests.support.certificates import pair, write
@@ -15,6 +16,7 @@ from tests.support.process import process
 from tests.support.served import Served, run, serving
 
 pytestmark = pytest.mark.requirement("S6")
+ON_A_TERMINAL = "tests.support.serve_on_terminal"
 REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -102,6 +104,56 @@ def test_a_bad_pair_at_the_start_is_an_error(tmp_path: Path) -> None:
         assert server.running.returncode == 1
         assert f"error: {tmp_path / 'none' / CERTIFICATE}" in err
         assert "No such file" in err
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+def test_a_key_with_a_password_is_an_error_and_no_question(tmp_path: Path, form: PrivateFormat) -> None:
+    """At the start the file is named; OpenSSL, which would ask on the process's terminal and wait, is not let."""
+    directory = write(tmp_path / "tls", *pair("locked", b"secret", form))
+    with process(tmp_path, "--tls", str(directory), module=ON_A_TERMINAL) as server:
+        _, err = server.running.communicate(timeout=60)
+        assert server.running.returncode == 1
+        assert f"error: {directory / KEY} has a password" in err
+        assert "store the key without one" in err
+
+
+def test_a_key_that_gets_a_password_leaves_the_old_one_in_force(tmp_path: Path) -> None:
+    """The process asks nobody and serves on with the old pair; the next one without a password is taken up."""
+    first, third = pair("first"), pair("third")
+    trusted = trusting(first[0], third[0])
+
+    async def name(url: str) -> str:
+        streams = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), ssl=trusted)
+        assert await healthy(streams)
+        subject = streams[1].get_extra_info("peercert")["subject"]
+        await leave(streams)
+        return str(subject[0][0][1])
+
+    directory = write(tmp_path / "tls", *first)
+    with process(tmp_path, "--tls", str(directory), module=ON_A_TERMINAL) as server:
+        server.line("is ready at")
+        (directory / KEY).write_bytes(pair("locked", b"secret")[1])
+        while not server.ask("GET", "/state", observe=True)[1]["tls"]["rejected"]:
+            pass
+        assert asyncio.run(name(server.record.url)) == "first"
+        write(directory, *third)
+        while asyncio.run(name(server.record.url)) == "first":
+            pass
+        server.running.terminate()
+        _, err = server.running.communicate(timeout=60)
+        assert f"the old one stays: {directory / KEY} has a password" in err
+
+
+def test_a_key_swapped_for_one_with_a_password_after_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The live context asks nobody either, should the files change between the trial and it."""
+    tls = Tls(write(tmp_path / "tls", *pair("first")))
+    write(tmp_path / "tls", *pair("locked", b"secret"))
+    monkeypatch.setattr("embedfleet_server.app.tls._context", lambda directory: None)
+    tls.look()
+    assert tls.rejected == 1
+    assert f"{KEY} has a password" in caplog.text
 
 
 def test_versions_that_are_broken_are_not_spoken(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,6 +16,7 @@ from embedfleet_server.app.spans import Plan
 from embedfleet_server.app.tracing import OpenTelemetry, opened
 from tests.support.collector import Collector, Seen, collecting
 from tests.support.process import ROOT, Process, process
+from tests.support.raw import get
 from tests.support.served import Served, run, serving
 
 pytestmark = pytest.mark.requirement("S1")
@@ -69,6 +71,22 @@ def test_a_request_is_a_tree_of_spans(tmp_path: Path) -> None:
     (forward,) = collector.named("forward")
     assert forward.links == ((batch.trace, batch.id),)
     assert (collector.resource["service.name"], collector.resource["k8s.pod.name"]) == ("fleet", "pod-1")
+
+
+def test_what_is_no_text_spoils_no_spans(tmp_path: Path) -> None:
+    """Headers that are no UTF-8 are told with it escaped: spans that are sent together with theirs arrive too."""
+    with collecting() as collector, process(tmp_path, tracing={"endpoint": collector.url}, extra=SOON) as server:
+        server.line("is ready at")
+        address = urlsplit(server.record.url)
+        with socket.create_connection((address.hostname, address.port), timeout=60) as hostile:
+            hostile.sendall(get("/nowhere", "User-Agent: \udcff", "X-Request-Id: \udcff"))
+            while hostile.recv(4096):
+                pass
+        asked(server, {"input": "x", "model": "nope"})
+        spans = collector.until(2)
+        server.stop()
+    told = next(span.attributes for span in spans if span.attributes["url.path"] != "/v1/embeddings")
+    assert (told["user_agent.original"], told["embedfleet.request.id"]) == ("\\udcff", "\\udcff")
 
 
 def test_an_error_is_told_by_its_code(tmp_path: Path) -> None:

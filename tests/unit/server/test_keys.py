@@ -73,6 +73,16 @@ def test_every_key_is_compared_whichever_it_is(monkeypatch: pytest.MonkeyPatch) 
         assert len(seen) == 5
 
 
+def test_a_digest_is_no_key(tmp_path: Path) -> None:
+    """Whoever reads a file of hashed keys cannot come in with what stands there, whole or in part."""
+    hashed = digest("secret").hex()
+    (tmp_path / "team").write_text(f"sha256:{hashed}")
+    ring, _ = read(tmp_path)
+    assert ring.tenant_of("secret") == "team"
+    for said in (hashed, hashed.upper(), f"sha256:{hashed}", f"SHA256:{hashed}"):
+        assert ring.tenant_of(said) is None
+
+
 @pytest.mark.parametrize(
     ("headers", "keys"),
     [

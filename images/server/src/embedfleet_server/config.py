@@ -28,6 +28,11 @@ class Limits:
     """An idle connection is closed after this; longer than a proxy's usual 60 s, so that the proxy closes first."""
     lingering_seconds: float = 5.0
     """How long the rest of a refused body is read and dropped, so that the client sees the refusal and not a reset."""
+    answer_silence_seconds: float = 60.0
+    """How often is looked whether a client reads its answer (as nginx waits for one by default)."""
+    answer_bytes_per_second: int = 4 * 1024
+    """Least rate at which an answer is read between two looks, or its client is cut off: low, since whoever reads a
+    stream of lines may work on each."""
     shutdown_seconds: float = 5.0
     """How long answers may still be written once the engine has stopped."""
 

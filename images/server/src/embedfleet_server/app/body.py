@@ -2,11 +2,14 @@
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from embedfleet_server.app.errors import BodyTimeout, CompressedBody
 from embedfleet_server.config import Limits
 from embedfleet_server.engine.errors import InvalidRequest, TooLarge
+
+_CODINGS = {"Content-Encoding": "identity", "Transfer-Encoding": "chunked"}
+"""The headers that tell how a body was coded, and what each may say: that it was not."""
 
 
 async def read(request: web.Request, limits: Limits) -> bytes:
@@ -37,15 +40,17 @@ async def ignore_expect(_: web.Request) -> None:
 
 
 def _check_headers(request: web.Request, limits: Limits) -> None:
-    encoding = request.headers.get("Content-Encoding")
-    if encoding is not None:
-        raise CompressedBody(f"Content-Encoding {encoding[:40]!r} is not taken; send the body as it is")
+    for name, plain in _CODINGS.items():
+        coding = ", ".join(request.headers.getall(name, ())).strip().lower()
+        if coding not in ("", plain):
+            raise CompressedBody(f"{name} {coding[:40]!r} is not taken; send the body as it is")
     if request.content_length is not None and request.content_length > limits.body_bytes:
         raise _too_large(limits)
 
 
 async def _continue(request: web.Request) -> None:
-    if request.headers.get("Expect", "").lower() == "100-continue":
+    asked = request.headers.get("Expect", "").lower() == "100-continue"
+    if asked and request.version >= HttpVersion11:  # an older client would take it for the answer
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer's own size starts here
 

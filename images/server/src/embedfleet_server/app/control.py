@@ -10,9 +10,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from embedfleet_server.app.connections import Runner
 from embedfleet_server.app.errors import middleware
 from embedfleet_server.app.signals import StopSignal
 from embedfleet_server.app.tuning import Tuning
+from embedfleet_server.config import Limits
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import InvalidRequest
 
@@ -57,7 +59,8 @@ class ControlSocket:
     """The listener; the socket file goes away with it. Who has it holds a lock, which ends with its process."""
 
     def __init__(self, engine: Engine, tuning: Tuning, path: Path, drain: AskedDrain) -> None:
-        self._runner = web.AppRunner(application(engine, tuning, drain), access_log=None)
+        app = application(engine, tuning, drain)
+        self._runner = Runner(app, Limits(), lambda code: None, access_log=None)
         self._path = path
         self._lock = _Lock(path.with_suffix(".lock"))
 

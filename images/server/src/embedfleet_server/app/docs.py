@@ -9,7 +9,13 @@ from aiohttp import web
 from embedfleet_server.app.openapi import document
 from embedfleet_server.app.routes import Route
 
-_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Nothing from elsewhere, and no frame of another page around it: people type API keys there."""
+
+_PAGE_HEADERS = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
 
 
 def routes(described: Sequence[Route]) -> list[Route]:
@@ -46,4 +52,4 @@ def routes(described: Sequence[Route]) -> list[Route]:
 
 async def _page(_: web.Request) -> web.Response:
     text = files("embedfleet_server.app").joinpath("docs.html").read_text("utf-8")
-    return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _PAGE_POLICY})
+    return web.Response(text=text, content_type="text/html", headers=_PAGE_HEADERS)

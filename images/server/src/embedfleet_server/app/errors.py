@@ -111,6 +111,8 @@ TEI_TYPES: Mapping[int, str] = {
 }
 """text-embeddings-inference's `error_type` by status; every other is "Validation"."""
 
+_LONGEST = 2000  # characters of a message: all that a log or a person takes in
+
 CODES: Final = tuple(sorted({row.code for row in (*TABLE.values(), *HTTP.values())} | {OK, CLIENT_GONE}))
 """Every code there is: the bound of the metrics' label."""
 
@@ -146,6 +148,8 @@ class Failure:
         """`Retry-After` in whole seconds (at least 1, as RFC 9110 has no fractions) and the exact milliseconds."""
         if self.row.status == 401:
             return {"WWW-Authenticate": "Bearer"}
+        if self.row.status == 415:
+            return {"Accept-Encoding": "identity"}  # what would be taken, as RFC 9110 asks
         if self.retry_after is None:
             return {}
         milliseconds = max(1, math.ceil(self.retry_after * 1000))
@@ -161,6 +165,11 @@ def item_errors(errors: Sequence[ItemError]) -> list[dict[str, object]]:
     return [{"index": e.index, "code": e.code, "message": printable(e.message)} for e in ordered]
 
 
+def cut(text: str) -> str:
+    """`text` as long as a message may be: what it quotes of a request may have any length."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
 def printable(text: str) -> str:
     """`text` with lone surrogates escaped: they have no UTF-8 form, and an error must not fail for quoting one."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -172,11 +181,12 @@ def describe(error: BaseException, *, admitted: bool) -> Failure:
     if row is None:
         message = "the server failed in a way it did not foresee; its log says how"
         return Failure(_INTERNAL, message, accepted=admitted)
+    param = "input" if isinstance(error, engine.BadItems) else getattr(error, "param", None)
     return Failure(
         row,
-        printable(str(error)),
+        cut(printable(str(error))),
         accepted=row.accepted and admitted,
-        param="input" if isinstance(error, engine.BadItems) else getattr(error, "param", None),
+        param=None if param is None else printable(param),
         errors=getattr(error, "errors", None),
         retry_after=getattr(error, "retry_after", None),
     )

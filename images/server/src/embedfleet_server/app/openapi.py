@@ -16,7 +16,7 @@ from embedfleet_server.app.trace import REQUEST_ID, TRACEPARENT
 _TEI = "text-embeddings-inference"
 _SCHEDULE: Mapping[str, Mapping[str, Any]] = {
     PRIORITY: {"type": "string", "pattern": "^([0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5]|LOW|NORMAL|HIGH|CRITICAL)$"},
-    DEADLINE: {"type": "integer"},
+    DEADLINE: {"type": "integer", "minimum": 1 - 10**15, "maximum": 10**15 - 1},
 }
 """Headers of every route that embeds."""
 _MARKS: Mapping[str, Mapping[str, Any]] = {REQUEST_ID: {"type": "string"}, TRACEPARENT: {"type": "string"}}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from embedfleet_server.app import answers, fields
 from embedfleet_server.app.document import decode
@@ -126,6 +126,8 @@ class _Pipelines:
     async def _stream(self, request: web.Request, started: Started, encoding: Encoding) -> web.StreamResponse:
         """A line for each result; what ends the request as a whole is a last line that has no index."""
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
+        if request.version < HttpVersion11:
+            response.force_close()  # no chunks there: the end of the connection is the end of the answer
         try:
             async with started as results:
                 await response.prepare(request)

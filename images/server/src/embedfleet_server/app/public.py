@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from embedfleet_server.app import answers, docs, openai, pipelines, ranking, tei, trace
-from embedfleet_server.app.connections import SERVER, close_when
+from embedfleet_server.app.connections import close_when
 from embedfleet_server.app.door import Door
 from embedfleet_server.app.errors import middleware
 from embedfleet_server.app.in_flight import InFlight
@@ -51,7 +51,6 @@ def application(
     app = web.Application(middlewares=[trace.middleware(spans), *noted, guard, (in_flight or InFlight()).middleware()])
     app.on_response_prepare.append(close_when(lambda: lifecycle.is_leaving))
     app.on_response_prepare.append(trace.answer_marks)
-    app.on_response_prepare.append(_say_who)
     if pod is not None:
         app.on_response_prepare.append(_say_where(pod))
     app.on_cleanup.append(door.close)
@@ -76,10 +75,6 @@ def _guarded(routes: Routes, admit: Admit, lifecycle: Lifecycle) -> Admit:
             admit(request)
 
     return guarded
-
-
-async def _say_who(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = SERVER
 
 
 def _say_where(pod: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:

@@ -45,7 +45,7 @@ class Routes:
         """Let `app` serve them."""
         for row in self.rows:
             if row.method == "GET":
-                app.router.add_get(row.path, row.handler)
+                app.router.add_get(row.path, row.handler, expect_handler=body.ignore_expect)
             else:
                 app.router.add_post(row.path, row.handler, expect_handler=body.ignore_expect)
 

@@ -1,6 +1,7 @@
 """What a request's headers say of its place in the queue: priority, deadline, tenant."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from embedfleet_server.engine.errors import InvalidRequest
 
 PRIORITY, DEADLINE = "X-Embedfleet-Priority", "X-Embedfleet-Deadline-Milliseconds"
 _NAMES = {"LOW": LOW, "NORMAL": NORMAL, "HIGH": HIGH, "CRITICAL": CRITICAL}
+_NUMBER = re.compile(r"\s*[-+]?[0-9]{1,15}\s*", re.ASCII)
 _TENANT_DIGITS = 16  # hexadecimal digits of a key's digest: enough to tell keys apart, too few to be worth stealing
 
 
@@ -34,8 +36,9 @@ def _priority(said: str | None) -> int:
         return NORMAL
     if (named := _NAMES.get(said.strip().upper())) is not None:
         return named
-    if said.strip().isdecimal() and LOWEST <= int(said) <= CRITICAL:
-        return int(said)
+    found = _whole(said)
+    if found is not None and LOWEST <= found <= CRITICAL:
+        return found
     raise InvalidRequest(f"{PRIORITY} is {said[:40]!r}: it must be 0 to 255, or one of {', '.join(_NAMES)}")
 
 
@@ -43,10 +46,15 @@ def _within(said: str | None) -> float | None:
     """Milliseconds from the arrival; 0 and less are in the past, which the engine refuses as such."""
     if said is None:
         return None
-    try:
-        return int(said) / 1000
-    except ValueError as error:
-        raise InvalidRequest(f"{DEADLINE} is {said[:40]!r}: it must be a whole number of milliseconds") from error
+    found = _whole(said)
+    if found is None:
+        raise InvalidRequest(f"{DEADLINE} is {said[:40]!r}: it must be a whole number of milliseconds")
+    return found / 1000
+
+
+def _whole(said: str) -> int | None:
+    """The number, of as many digits as a float holds for certain; None where it is none."""
+    return int(said) if _NUMBER.fullmatch(said) else None
 
 
 def _tenant(headers: Mapping[str, str]) -> str:

@@ -38,7 +38,7 @@ class Tls:
         self._seen = seen
         try:
             _context(self._directory)
-            self.context.load_cert_chain(*_pair(self._directory))
+            _load(self.context, self._directory)
         except (WrongPair, OSError) as error:
             self.rejected += 1
             _log.error("the new certificate is not used, the old one stays: %s", error)
@@ -56,20 +56,34 @@ def _context(directory: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    certificate, key = _pair(directory)
-    try:
-        context.load_cert_chain(certificate, key, password=_no_password)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise WrongPair(
-            f"{directory / CERTIFICATE} and {directory / KEY} must be a PEM chain and its key, no password: {reason}"
-        ) from error
+    _load(context, directory)
     return context
 
 
+def _load(context: ssl.SSLContext, directory: Path) -> None:
+    """The pair into `context`; raises `WrongPair`."""
+    certificate, key = _pair(directory)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except _HasPassword:
+        raise WrongPair(
+            f"{directory / KEY} has a password, which nobody is there to give: store the key without one "
+            "(openssl pkey -in KEY -out KEY-WITHOUT)"
+        ) from None
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise WrongPair(
+            f"{directory / CERTIFICATE} and {directory / KEY} must be a PEM chain and its key: {reason}"
+        ) from error
+
+
+class _HasPassword(Exception):
+    """OpenSSL asks for the key's password."""
+
+
 def _no_password() -> str:
-    """Asked for the password of a key that has one, OpenSSL would else read it from the terminal."""
-    raise ValueError("the key has a password")
+    """Asked for a key's password. Without this OpenSSL would read it from the terminal, and the process stand still."""
+    raise _HasPassword
 
 
 def _pair(directory: Path) -> tuple[Path, Path]:

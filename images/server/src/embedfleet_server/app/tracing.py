@@ -51,7 +51,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes
 
-from embedfleet_server.app.errors import CLIENT_GONE, CODE
+from embedfleet_server.app.errors import CLIENT_GONE, CODE, printable
 from embedfleet_server.app.keys import TENANT
 from embedfleet_server.app.spans import Plan, Spans, Trace
 from embedfleet_server.engine.observer import ORIGIN, BatchRecord, Observer, Share
@@ -241,12 +241,12 @@ def _asked(request: web.Request) -> dict[str, str | int]:
     found = {
         http_attributes.HTTP_REQUEST_METHOD: request.method if request.method in _METHODS else "_OTHER",
         http_attributes.HTTP_ROUTE: _route(request),
-        url_attributes.URL_PATH: request.path[:200],
+        url_attributes.URL_PATH: printable(request.path[:200]),
         url_attributes.URL_SCHEME: request.scheme,
         client_attributes.CLIENT_ADDRESS: request.remote,
         network_attributes.NETWORK_PROTOCOL_VERSION: f"{request.version.major}.{request.version.minor}",
-        user_agent_attributes.USER_AGENT_ORIGINAL: request.headers.get("User-Agent", "")[:200] or None,
-        "embedfleet.request.id": request.headers.get("X-Request-Id", "")[:128] or None,
+        user_agent_attributes.USER_AGENT_ORIGINAL: printable(request.headers.get("User-Agent", "")[:200]) or None,
+        "embedfleet.request.id": printable(request.headers.get("X-Request-Id", "")[:128]) or None,
     }
     return {name: value for name, value in found.items() if value is not None}
 
