@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from transformers import AttentionInterface
 
 from embedfleet_server.engine.protocols import Encoded, Item
-from embedfleet_server.models import attention, packing
+from embedfleet_server.models import attention, linear, packing
 from embedfleet_server.models.dense import DenseModel
+from embedfleet_server.models.layers import FusedLayer
 from tests.support.loading import load
 from tests.support.texts import mixed_texts
 from tests.support.tiny_models import TINY
@@ -22,6 +23,8 @@ TEXTS = mixed_texts(120)
 LEAST = {"Float32": 0.99999, "BFloat16": 0.999}
 PADDED = {"mpnet": "MPNetModel does not take its attention from transformers' interface"}
 """What cannot be packed, and why not."""
+FUSED = ("bert", "xlm-roberta", "distil-bert")
+"""Names of those whose layers are of BERT's kind begin with one of these."""
 Directories = Callable[[str], Path]
 
 
@@ -56,7 +59,7 @@ def test_packed_and_padded_give_the_same(
 ) -> None:
     """120 texts in one batch, of each architecture and pooling, against the padded form in float32."""
     model, other = load(directories(name), dtype=dtype), padded(directories(name))
-    expected = ("padded", PADDED[name]) if name in PADDED else ("packed", "no padding is computed")
+    expected = ("padded", PADDED[name]) if name in PADDED else ("packed", "next to no padding is computed")
     assert (model.info.layout, model.info.layout_reason) == expected
     assert (other.info.layout, other.info.precision) == ("padded", "float32")
     encoded = model.encode(TEXTS, "")
@@ -94,12 +97,68 @@ def test_a_model_that_attends_in_its_own_way_is_left_as_it_was(
         made, _ = attention.attend(*given, **more)
         return made.flip(1), None
 
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: False)  # the layers are the model's own then
     monkeypatch.setitem(AttentionInterface._global_mapping, attention.NAME, wrong)
     model = load(directories("bert-mean"))
     assert model.info.layout == "padded"
     assert "cannot be packed: a cosine of" in model.info.layout_reason
     encoded = model.encode(TEXTS, "")
     assert closeness(model.forward(encoded), padded(directories("bert-mean")).forward(encoded)) >= 0.99999
+
+
+def fused(model: DenseModel) -> int:
+    """How many layers of ours it has."""
+    modules: Any = model._forward._modules
+    return sum(isinstance(module, FusedLayer) for module in modules[0].modules())
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linear layers are packed, whatever is faster on this machine."""
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: True)
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("dtype", LEAST)
+@pytest.mark.parametrize("name", TINY)
+def test_fused_layers_give_the_same(
+    directories: Directories, padded: Callable[..., DenseModel], name: str, dtype: str
+) -> None:
+    """Layers of BERT's kind are replaced, others are not; what each architecture gives is the same as padded."""
+    model, other = load(directories(name), dtype=dtype), padded(directories(name))
+    assert fused(model) == (2 if name.startswith(FUSED) else 0)
+    encoded = model.encode(TEXTS, "")
+    assert closeness(model.forward(encoded), other.forward(encoded)) >= LEAST[dtype]
+
+
+@pytest.mark.usefixtures("products")
+def test_fused_layers_that_are_wrong_are_undone(
+    directories: Directories, padded: Callable[..., DenseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is packed with its own layers then."""
+    right = FusedLayer.forward
+
+    def wrong(self: FusedLayer, *given: Any, **more: Any) -> torch.Tensor:
+        return right(self, *given, **more).flip(1)
+
+    monkeypatch.setattr(FusedLayer, "forward", wrong)
+    model = load(directories("bert-mean"))
+    assert (model.info.layout, fused(model)) == ("packed", 0)
+    encoded = model.encode(TEXTS, "")
+    assert closeness(model.forward(encoded), padded(directories("bert-mean")).forward(encoded)) >= 0.99999
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("name", ["bert-mean", "modern-bert", "decoder-left"])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_few_texts_fill_part_of_a_block(
+    directories: Directories, padded: Callable[..., DenseModel], name: str, count: int
+) -> None:
+    """Filling and other texts in a block change nothing."""
+    model, other = load(directories(name)), padded(directories(name))
+    for start in range(0, 21, count):
+        encoded = model.encode(TEXTS[start : start + count], "")
+        assert closeness(model.forward(encoded), other.forward(encoded)) >= 0.99999
 
 
 def test_an_attention_that_is_not_ours_to_compute_is_named(
@@ -110,6 +169,7 @@ def test_an_attention_that_is_not_ours_to_compute_is_named(
     def capped(*given: Any, **more: Any) -> tuple[torch.Tensor, None]:
         return attention.attend(*given, **more, softcap=50.0)
 
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: False)  # the layers are the model's own then
     monkeypatch.setitem(AttentionInterface._global_mapping, attention.NAME, capped)
     model = load(directories("bert-mean"))
     assert model.info.layout_reason == "BertModel cannot be packed: its attention takes softcap"

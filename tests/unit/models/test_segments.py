@@ -1,30 +1,63 @@
 """Texts in one row of tokens: where each begins, and how tokens are counted."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfleet_server.models.segments import Run, positions, runs
+from embedfleet_server.models.segments import Row, Run, positions, rounded, row
+from tests.support.texts import mixed_texts
 
 pytestmark = pytest.mark.requirement("S2")
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 
 
 @given(lengths=LENGTHS)
-def test_runs_hold_every_text_once_in_order(lengths: list[int]) -> None:
-    """Taken apart again, the runs are the lengths, one behind the other without a gap."""
-    found = runs(lengths)
-    assert [run.length for run in found for _ in range(run.count)] == lengths
-    assert [run.start for run in found] == [0, *(run.stop for run in found[:-1])]
-    assert all(one.length != next_.length for one, next_ in itertools.pairwise(found))
+def test_every_token_has_its_place(lengths: list[int]) -> None:
+    """A text's tokens stand next to each other and belong to it; what belongs to none is filling."""
+    made = row(lengths)
+    ends = np.cumsum(lengths)
+    for text, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+        places = made.places[end - length : end]
+        assert places.tolist() == list(range(places[0], places[0] + length))
+        assert set(made.owners[places]) == {text}
+    assert (made.owners == -1).sum() == len(made.owners) - sum(lengths)
 
 
-def test_like_lengths_stand_together() -> None:
-    """Two of three tokens and one of five: two runs."""
-    assert runs([3, 3, 5]) == [Run(0, 2, 3), Run(6, 1, 5)]
+@given(lengths=LENGTHS)
+def test_runs_are_the_row_and_no_text_is_in_two_blocks(lengths: list[int]) -> None:
+    """One run begins where another ends; a block that is not shared is one text and nothing else."""
+    made = row(lengths)
+    assert [run.start for run in made.runs] == [0, *(run.stop for run in made.runs[:-1])]
+    assert made.runs[-1].stop == len(made.owners) == rounded(len(made.owners))
+    held = [text for run in made.runs for block in _blocks_of(made, run) for text in set(block) - {-1}]
+    assert sorted(held) == list(range(len(lengths)))
+    alone = [block for run in made.runs if not run.shared for block in _blocks_of(made, run)]
+    assert all(len(set(block)) == 1 for block in alone)
+
+
+def _blocks_of(made: Row, run: Run) -> list[list[int]]:
+    blocks: list[list[int]] = made.owners[run.start : run.stop].reshape(run.count, run.length).tolist()
+    return blocks
+
+
+def test_short_texts_share_blocks_and_long_ones_have_their_own() -> None:
+    """Twenty texts of eight tokens fill two blocks and half of a third; two of 200 stand alone, and are not masked."""
+    found = row([8] * 20 + [200] * 2).runs
+    assert found == (Run(0, 2, 200, shared=False), Run(400, 2, 64, shared=True), Run(528, 1, 48, shared=True))
+
+
+def test_little_of_a_row_is_filling() -> None:
+    """Of mixed lengths, less than a twentieth."""
+    lengths = [len(text.split()) * 2 for text in mixed_texts(40)]
+    made = row(lengths)
+    assert len(made.owners) <= 1.05 * sum(lengths)
+
+
+def test_rows_have_few_lengths() -> None:
+    """Up to 2048 tokens, as most pieces have, and beyond that, as a text alone may."""
+    assert len({rounded(tokens) for tokens in range(1, 2049)}) == 52
+    assert rounded(2049) == rounded(2304) == 2304
 
 
 @given(lengths=LENGTHS)

@@ -38,7 +38,7 @@ def test_the_users_own_number_of_threads_wins(name: str) -> None:
 def test_few_kernels_are_kept() -> None:
     """By both who keep them, unless the user has a number for one of them."""
     given = {"OMP_WAIT_POLICY": "ACTIVE", "LRU_CACHE_CAPACITY": "7"}
-    assert environment.variables(given, cores=8, quota=math.inf) == {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+    assert environment.variables(given, cores=8, quota=math.inf) == {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
     assert set(environment.variables({}, cores=8, quota=math.inf)) == {"OMP_WAIT_POLICY", *environment.KERNELS}
 
 

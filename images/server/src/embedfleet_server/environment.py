@@ -18,7 +18,7 @@ _SPINNING = (_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 KERNELS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 """Of torch's bridge to oneDNN, and of oneDNN itself: each keeps 1,024 unless it is told otherwise."""
-_KEPT = 128
+_KEPT = 256
 """Kernels; with what torch keeps beside one it takes some 0.4 MiB. A server of MiniLM that had met all sizes of batches
 grew by 150 to 520 MiB with 1,024 of them, and by none with 32; with 128 batches are as fast as ever."""
 _V2 = (Path("/sys/fs/cgroup/cpu.max"),)

@@ -1,5 +1,6 @@
 """How a batch is cut into pieces: padded to their longest input each, or packed, with no padding at all. Pure."""
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,20 +27,25 @@ SPREAD = Limits(tokens=8192, waste=1024)
 def rows(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Indices of `lengths` in pieces of about equally many tokens, at most `tokens` but for an input that has more.
 
-    Inputs of one length stand next to each other: the pieces are sorted.
+    Each piece has long and short inputs, so that short ones fill the blocks of long ones (see `segments`).
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    whole = sum(lengths)
-    share = whole / max(1, -(-whole // tokens))
-    cut: list[list[int]] = []
-    held = 0
-    for index in order:
-        if not cut or held + lengths[index] > tokens or held >= share:
-            cut.append([])
-            held = 0
-        cut[-1].append(index)
-        held += lengths[index]
-    return cut
+    count = -(-sum(lengths) // tokens)
+    while True:
+        cut = _dealt(lengths, count)
+        if all(len(piece) == 1 or sum(lengths[index] for index in piece) <= tokens for piece in cut):
+            return cut
+        count += 1
+
+
+def _dealt(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Indices in so many pieces at most: the longest first, each to the piece with the fewest tokens."""
+    cut: list[list[int]] = [[] for _ in range(count)]
+    held = [(0, place) for place in range(count)]
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        fewest, place = held[0]
+        cut[place].append(index)
+        heapq.heapreplace(held, (fewest + lengths[index], place))
+    return [piece for piece in cut if piece]
 
 
 def pieces(lengths: Sequence[int], limits: Limits) -> list[list[int]]:

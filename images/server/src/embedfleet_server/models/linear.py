@@ -7,6 +7,7 @@ one text. The packed form is what inductor itself emits; its operators are priva
 leaves the model as it was.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -36,8 +37,26 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Shape (..., in_features) to (..., out_features)."""
-        made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return self.activated(x, "none", "")
+
+    def activated(self, x: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
+        """The same with an activation over it, as oneDNN names it: such as ("gelu", "tanh")."""
+        made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], algorithm)
         return made
+
+    def added(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """The same with `other`, of the result's shape, added to it."""
+        made: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
+        return made
+
+
+def joined(layers: Sequence[PackedLinear]) -> PackedLinear:
+    """Layers with biases, over the same input, as one: its outputs are theirs, one behind the other."""
+    weight = torch.cat([layer.weight.to_dense() for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+    whole = nn.Linear(layers[0].in_features, len(weight), device="meta")
+    whole.weight, whole.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
+    return PackedLinear(whole)
 
 
 def pack(module: nn.Module) -> bool:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from sentence_transformers.sentence_transformer.modules import Transformer
 
-from embedfleet_server.models import attention, segments
+from embedfleet_server.models import attention, layers, segments
 
 _log = logging.getLogger(__name__)
-_TRIAL = (5, 17, 3, 40, 17, 300)  # lengths in tokens: equal ones, not in order, one past the usual windows
+_TRIAL = (5, 17, 3, 40, 17, 300, 33, 30)  # tokens: equal ones, not in order, one past the usual windows, unlike blocks
 _LEAST, _LEAST_HALF = 0.99999, 0.99
 """The least cosine of a token's vector, packed, to the padded one: in float32, and in half precision, where both are
 rounded and only what is wrong shows; how close to float32 the model's vectors are is for the self-test to say."""
@@ -44,14 +44,22 @@ class Packed:
         """Vectors of the tokens of all texts, one text behind the other, shape (tokens, width)."""
         lengths = [len(text) for text in texts]
         ids = np.concatenate([np.asarray(text, np.int64) for text in texts])
+        row = segments.row(lengths)
         features: dict[str, Any] = {
-            "input_ids": torch.from_numpy(ids).unsqueeze(0),
-            "position_ids": torch.from_numpy(segments.positions(ids, lengths, self._padding)).unsqueeze(0),
-            "segments": segments.runs(lengths),
+            "input_ids": _placed(ids, row),
+            "position_ids": _placed(segments.positions(ids, lengths, self._padding), row),
+            "segments": row,
             **self._more,
         }
         made: torch.Tensor = self._transformer(features)["token_embeddings"]
-        return made[0]
+        return made[0].index_select(0, torch.from_numpy(row.places))
+
+
+def _placed(values: segments.Places, row: segments.Row) -> torch.Tensor:
+    """Values of the texts' tokens where these stand in the row, shape (1, tokens); 0 in its filling."""
+    made = np.zeros((1, len(row.owners)), np.int64)
+    made[0, row.places] = values
+    return torch.from_numpy(made)
 
 
 def spread(texts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -78,15 +86,41 @@ def packed(transformer: torch.nn.Module, *, vocabulary: int, most: int) -> tuple
         expected = _padded(transformer, texts)
         model.set_attn_implementation(attention.NAME)
         found = Packed(transformer)
-        why = _apart(found(texts), expected)
+        why = _tried(found, model, texts, expected)
     except Exception as error:  # noqa: BLE001  # whatever a model's code raises, its padded form serves
-        _log.debug("the model is not packed", exc_info=True)
-        why = str(error) if isinstance(error, attention.CannotPack) else f"{type(error).__name__}: {error}"
+        why = _said(error)
     if why is None:
-        return found, Layout("packed", "no padding is computed")
+        return found, Layout("packed", "next to no padding is computed")
     with suppress(Exception):
         model.set_attn_implementation(before)
     return None, Layout("padded", f"{type(model).__name__} cannot be packed: {why}")
+
+
+def _tried(found: Packed, model: Any, texts: Sequence[Sequence[int]], expected: torch.Tensor) -> str | None:
+    """Why the packed form is not what it should be; with layers of ours where those do, else with the model's own."""
+    if _is_fused(found, model, texts, expected):
+        return None
+    return _apart(found(texts), expected)
+
+
+def _is_fused(found: Packed, model: Any, texts: Sequence[Sequence[int]], expected: torch.Tensor) -> bool:
+    """Whether the model's layers were replaced by ours, and give the same; if not it has its own."""
+    replaced = layers.fuse(model)
+    if replaced is None:
+        return False
+    try:
+        why = _apart(found(texts), expected)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the model's own layers are still to be tried
+        why = _said(error)
+    if why is not None:
+        _log.warning("the layers of %s are its own: fused ones give %s", type(model).__name__, why)
+        replaced.undo()
+    return why is None
+
+
+def _said(error: Exception) -> str:
+    _log.debug("the model is not packed", exc_info=error)
+    return str(error) if isinstance(error, attention.CannotPack) else f"{type(error).__name__}: {error}"
 
 
 def _texts(vocabulary: int, most: int) -> list[list[int]]:
