@@ -10,9 +10,9 @@ from math import inf
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from embedfleet_server.models.scores import attended
 from embedfleet_server.models.segments import Row, Run
 
 NAME = "embedfleet_segments"
@@ -97,7 +97,7 @@ def within(
     parts = []
     for run in row.runs:
         q, k, v = (_of(each, run) for each in (query, key, value))
-        made = scaled_dot_product_attention(q, k, v, attn_mask=sees.of(run, row, q.dtype), scale=scaling)
+        made = attended(q, k, v, sees.of(run, row, q.dtype), scaling)
         parts.append(made.transpose(1, 2).flatten(0, 1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
