@@ -158,7 +158,12 @@ def test_a_stale_view_does_no_harm(place: Place) -> None:
             proxy.as_of = None
             place.apply(replicas=2, podTemplate=pods_for("three"))
             until(lambda: place.get("deployment")["spec"]["replicas"] == 2)
-            place.settled()
+            # no pod gets ready here: which ReplicaSet gets the second one is for Kubernetes, by age and name
+            until(
+                lambda: (
+                    place.get("embed")["status"]["observedGeneration"] == place.get("embed")["metadata"]["generation"]
+                )
+            )
     assert place.all("networkpolicies")
 
 
