@@ -11,6 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 from embedfleet_server.engine.errors import ModelLoadFailed
 from embedfleet_server.engine.protocols import Model
 from embedfleet_server.engine.rows import Ragged
+from embedfleet_server.models import packing
 from tests.support.loading import load_any
 from tests.support.texts import mixed_texts
 from tests.support.tiny_tasks import LATE_WIDTH, MULTI_VECTOR, make_multi_vector
@@ -20,6 +21,8 @@ Array = NDArray[np.float32]
 TEXTS = [*mixed_texts(80), "one, two; three.", "short", "What is it? (this)"]
 FLOAT32, BFLOAT16 = 0.99999, 0.999
 TYPES = [None, "query", "document"]
+PADDED = {"late-fixed", "late-fixed-xlm-roberta", "late-least", "pylate", "pylate-untyped", "stanford"}
+"""Whose queries are filled up with tokens that the others do not see."""
 
 
 def cosines(left: Array, right: Array) -> Array:
@@ -56,6 +59,15 @@ def expected(directory: Path, texts: list[str], input_type: str | None) -> list[
     return list(encoder.encode(texts, convert_to_numpy=True, batch_size=1))
 
 
+@pytest.fixture(params=["as taken", "padded"])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Loads as models are, and padded whatever they can."""
+    if request.param == "padded":
+        left = packing.Layout("padded", "by this test")
+        monkeypatch.setattr(packing, "packed", lambda *_, **__: (None, left))
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("tiny")
@@ -64,9 +76,12 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.mark.parametrize("input_type", TYPES)
 @pytest.mark.parametrize("name", MULTI_VECTOR)
-def test_every_architecture_and_setting(directories: Callable[[str], Path], name: str, input_type: str | None) -> None:
-    """As many vectors for each input, each with cosine ≥ 0.99999, whatever shares the batch."""
+def test_every_architecture_and_setting(
+    directories: Callable[[str], Path], name: str, input_type: str | None, layout: str
+) -> None:
+    """As many vectors for each input, each with cosine ≥ 0.99999, whatever shares the batch, packed and padded."""
     model, wanted = load_any(directories(name)), expected(directories(name), TEXTS, input_type)
+    assert (model.info.layout == "packed") is (layout != "padded" and name not in PADDED), model.info.layout_reason
     assert (model.info.task, model.info.native_dimensions) == ("MultiVector", LATE_WIDTH)
     for rows in (in_company(model, TEXTS, input_type), alone(model, TEXTS, input_type)):
         assert np.diff(rows.offsets).tolist() == [len(one) for one in wanted]

@@ -10,6 +10,7 @@ from sentence_transformers import SparseEncoder
 
 from embedfleet_server.engine.protocols import Model
 from embedfleet_server.engine.rows import SparseRows
+from embedfleet_server.models import packing
 from tests.support.loading import load_any
 from tests.support.texts import mixed_texts
 from tests.support.tiny_models import PROMPTS
@@ -47,6 +48,15 @@ def expected(directory: Path, texts: list[str], prompt: str | None = None) -> Ar
     return made
 
 
+@pytest.fixture(params=["as taken", "padded"])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Loads as models are, and padded whatever they can."""
+    if request.param == "padded":
+        left = packing.Layout("padded", "by this test")
+        monkeypatch.setattr(packing, "packed", lambda *_, **__: (None, left))
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("tiny")
@@ -54,9 +64,10 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 
 @pytest.mark.parametrize("name", SPARSE)
-def test_every_architecture_and_pooling(directories: Callable[[str], Path], name: str) -> None:
-    """The same active dimensions and the same values, whatever shares the batch."""
+def test_every_architecture_and_pooling(directories: Callable[[str], Path], name: str, layout: str) -> None:
+    """The same active dimensions and the same values, whatever shares the batch, packed where it can be and padded."""
     model, wanted = load_any(directories(name)), expected(directories(name), TEXTS)
+    assert (model.info.layout == "packed") is (layout != "padded"), model.info.layout_reason
     assert (model.info.task, model.info.native_dimensions) == ("Sparse", wanted.shape[1])
     for rows in (in_company(model, TEXTS), alone(model, TEXTS)):
         assert np.array_equal(rows.dense() != 0, wanted != 0)

@@ -89,7 +89,7 @@ def _dense(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
     made = fingerprint(loaded.files, behaviour, cache=cache)
     info = _info(
         spec, loaded, behaviour, forward, native=native, matryoshka=trained, fingerprint=made,
-        layout=layout.kind, layout_reason=layout.reason,
+        **_told(layout),
     )  # fmt: skip
     return DenseModel(info, tokenizing, forward)
 
@@ -101,8 +101,9 @@ def _sparse(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
     modules = _packed(list(towers["document"]))
     limit = effective.max_tokens(loaded.transformer, spec.max_tokens)
     kept: int | None = encoder.max_active_dims
+    packed, layout = _layout(loaded, modules, limit)
     forward = SparseForward(
-        modules, device=loaded.device, pad=loaded.pad, vocabulary=loaded.vocabulary, max_active=kept
+        modules, device=loaded.device, pad=loaded.pad, vocabulary=loaded.vocabulary, max_active=kept, packed=packed
     )
     routes = {"document": Route(_tokenizing(loaded, modules, limit), forward)}
     if "query" in towers:
@@ -114,7 +115,7 @@ def _sparse(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
     if default not in routes:
         raise ModelProblem("its Router has no default route; one is needed for inputs without an input type")
     settings = {"max_active_dims": kept, "default_route": default, "routes": sorted(routes)}
-    info = _plain_info(spec, loaded, forward, limit, native[0], settings, cache)
+    info = _plain_info(spec, loaded, forward, limit, native[0], settings, cache, **_told(layout))
     return SparseModel(info, routes, default)
 
 
@@ -137,13 +138,13 @@ def _multi_vector(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
     lengths = effective.late_lengths(limit, transformer.query_length, transformer.document_length, expansion)
     query, document = (_tokenizing(loaded, modules, length) for length in lengths)
     tokenizing = LateTokenizing(_tokenizing(loaded, modules, limit), query, document, expansion)
-    forward = LateForward(
-        modules, device=loaded.device, pad=loaded.pad, attend=expansion is not None and expansion.attend
-    )
+    attend = expansion is not None and expansion.attend
+    packed, layout = _layout(loaded, modules, limit) if expansion is None or attend else (None, _HIDDEN)
+    forward = LateForward(modules, device=loaded.device, pad=loaded.pad, attend=attend, packed=packed)
     rows = [forward(tokenizing.encode([_PROBE], "", input_type)) for input_type in ("query", "document")]
     native = max(map(_probed, rows))
     settings = {"lengths": lengths, "expansion": None if expansion is None else asdict(expansion)}
-    info = _plain_info(spec, loaded, forward, document.max_tokens, native, settings, cache)
+    info = _plain_info(spec, loaded, forward, document.max_tokens, native, settings, cache, **_told(layout))
     return MultiVectorModel(info, tokenizing, forward)
 
 
@@ -210,12 +211,19 @@ def _info(
         normalized=behaviour.normalized,
         prompts=behaviour.prompts,
         default_prompt=behaviour.default_prompt,
-        **{"layout_reason": f"packed are dense models, and this one is {loaded.task}", **more},
+        **{"layout_reason": f"its head reads the first token of each text ({loaded.task})", **more},
     )
 
 
+_HIDDEN = packing.Layout("padded", "its queries are filled up with tokens that the others do not see")
+
+
+def _told(layout: packing.Layout) -> dict[str, str]:
+    return {"layout": layout.kind, "layout_reason": layout.reason}
+
+
 def _layout(loaded: Loaded, modules: Modules, most: int) -> tuple[packing.Packed | None, packing.Layout]:
-    """How a dense model's batches are laid out."""
+    """How a model's batches are laid out."""
     if loaded.device != "cpu":
         return None, packing.Layout("padded", "packed are models on a CPU, and this one is on a GPU")
     if len(modules) == 1:

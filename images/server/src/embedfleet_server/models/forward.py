@@ -78,7 +78,7 @@ class Forward:
     def run_packed(self, piece: Sequence[Encoded], packed: Packed) -> list[tuple[list[int], Features]]:
         """The same of inputs that stand in one row for the first module: by parts of the piece, with their indices."""
         lengths = [len(encoded.token_ids) for encoded in piece]
-        tokens = torch.split(packed([encoded.token_ids for encoded in piece]), lengths)
+        tokens = packed([encoded.token_ids for encoded in piece])
         made = []
         for part in layout.pieces(lengths, layout.SPREAD):
             some = [piece[index] for index in part]

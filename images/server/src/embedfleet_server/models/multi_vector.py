@@ -11,6 +11,7 @@ from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, T
 from embedfleet_server.engine.rows import Ragged
 from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Features, Forward
+from embedfleet_server.models.packing import Packed
 from embedfleet_server.models.tokenizing import Tokenizing
 
 
@@ -103,19 +104,26 @@ class MultiVectorModel:
 class LateForward(Forward):
     """The forward of a multi-vector model. `attend`: whether tokens see the expansion beside them."""
 
-    def __init__(self, modules: Sequence[torch.nn.Module], *, device: str, pad: int, attend: bool) -> None:
-        super().__init__(modules, device=device, pad=pad)
+    def __init__(
+        self,
+        modules: Sequence[torch.nn.Module],
+        *,
+        device: str,
+        pad: int,
+        attend: bool,
+        packed: Packed | None = None,
+    ) -> None:
+        super().__init__(modules, device=device, pad=pad, packed=packed)
         self._attend = attend
 
     @torch.inference_mode()
     def __call__(self, piece: Sequence[Encoded]) -> Ragged:
         """The vectors that count for scores, of inputs of one type."""
-        features = self.run(piece)
-        counts = features["attention_mask"].bool()
-        vectors = features["token_embeddings"][counts].float().cpu().numpy()
-        offsets = np.zeros(len(piece) + 1, np.int64)
-        np.cumsum(counts.sum(dim=1).cpu().numpy(), out=offsets[1:])
-        return Ragged(vectors, offsets)
+        if self.packed is None:
+            return _counted(self.run(piece))
+        parts = self.run_packed(piece, self.packed)
+        order = np.argsort([index for indices, _ in parts for index in indices])
+        return Ragged.join([_counted(features) for _, features in parts]).take(order)
 
     def kind(self, encoded: Encoded) -> str | None:
         """The modules' masks take one input type per call."""
@@ -138,3 +146,12 @@ class LateForward(Forward):
         if not self._attend:
             features["attention_mask"] = whole.masked_fill(expanded, 0)
         return features
+
+
+def _counted(features: Features) -> Ragged:
+    """The vectors that the modules' mask leaves."""
+    counts = features["attention_mask"].bool()
+    vectors = features["token_embeddings"][counts].float().cpu().numpy()
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts.sum(dim=1).cpu().numpy(), out=offsets[1:])
+    return Ragged(vectors, offsets)

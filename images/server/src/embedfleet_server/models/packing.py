@@ -40,8 +40,8 @@ class Packed:
         taken = inspect.signature(transformer.model.forward).parameters
         self._more = {"use_cache": False} if "use_cache" in taken else {}  # nothing is generated
 
-    def __call__(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Vectors of the tokens of all texts, one text behind the other, shape (tokens, width)."""
+    def __call__(self, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Vectors of each text's tokens, shape (its tokens, width); views of the row, in which a text stands whole."""
         lengths = [len(text) for text in texts]
         ids = np.concatenate([np.asarray(text, np.int64) for text in texts])
         row = segments.row(lengths)
@@ -52,7 +52,7 @@ class Packed:
             **self._more,
         }
         made: torch.Tensor = self._transformer(features)["token_embeddings"]
-        return made[0].index_select(0, torch.from_numpy(row.places))
+        return [made[0, start : start + length] for start, length in zip(row.first.tolist(), lengths, strict=True)]
 
 
 def _placed(values: segments.Places, row: segments.Row) -> torch.Tensor:
@@ -100,7 +100,7 @@ def _tried(found: Packed, model: Any, texts: Sequence[Sequence[int]], expected: 
     """Why the packed form is not what it should be; with layers of ours where those do, else with the model's own."""
     if _is_fused(found, model, texts, expected):
         return None
-    return _apart(found(texts), expected)
+    return _apart(torch.cat(found(texts)), expected)
 
 
 def _is_fused(found: Packed, model: Any, texts: Sequence[Sequence[int]], expected: torch.Tensor) -> bool:
@@ -109,7 +109,7 @@ def _is_fused(found: Packed, model: Any, texts: Sequence[Sequence[int]], expecte
     if replaced is None:
         return False
     try:
-        why = _apart(found(texts), expected)
+        why = _apart(torch.cat(found(texts)), expected)
     except Exception as error:  # noqa: BLE001  # whatever it is, the model's own layers are still to be tried
         why = _said(error)
     if why is not None:

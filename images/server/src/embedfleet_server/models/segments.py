@@ -43,12 +43,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """Where the tokens of some texts stand, in the texts' order: `places`; and `owners`, the text of each place.
+    """Where the tokens of some texts stand, in the texts' order: `places`, from each text's `first` on without a gap.
 
-    Filling has no text: -1.
+    `owners` is the text of each place; filling has none: -1.
     """
 
     runs: tuple[Run, ...]
+    first: Places
     places: Places
     owners: Places
 
@@ -102,8 +103,8 @@ def _runs(blocks: Sequence[tuple[int, list[int]]], lengths: Sequence[int]) -> tu
     return tuple(found)
 
 
-def _standing(blocks: Sequence[tuple[int, list[int]]], lengths: Sequence[int]) -> tuple[Places, Places]:
-    """The places of all texts' tokens, and the owners of all places."""
+def _standing(blocks: Sequence[tuple[int, list[int]]], lengths: Sequence[int]) -> tuple[Places, Places, Places]:
+    """The first place of each text, the places of all texts' tokens, and the owners of all places."""
     first = np.zeros(len(lengths), np.int64)
     begins = 0
     for size, some in blocks:
@@ -112,7 +113,7 @@ def _standing(blocks: Sequence[tuple[int, list[int]]], lengths: Sequence[int]) -
     places = np.repeat(first - starts(lengths), lengths) + np.arange(sum(lengths))
     owners = np.full(begins, -1, np.int64)
     owners[places] = np.repeat(np.arange(len(lengths)), lengths)
-    return places, owners
+    return first, places, owners
 
 
 def starts(lengths: Sequence[int]) -> Places:

@@ -13,6 +13,8 @@ from embedfleet_server.engine.rows import Offsets, SparseRows
 from embedfleet_server.models import layout
 from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Forward, Modules
+from embedfleet_server.models.packing import Packed
+from embedfleet_server.models.splade import LargestFirst, largest_first
 from embedfleet_server.models.tokenizing import Tokenizing
 
 # Logits of a piece in bytes; they are made for every token and word, then pooled over the tokens. On a CPU a piece is
@@ -140,17 +142,45 @@ class StaticForward:
 class SparseForward(Forward):
     """The forward of a sparse model; `max_active` is how many dimensions of a row may stay, None for all."""
 
-    def __init__(self, modules: Modules, *, device: str, pad: int, vocabulary: int, max_active: int | None) -> None:
-        super().__init__(modules, device=device, pad=pad, limits=limits(vocabulary, on_cpu=device == "cpu"))
+    def __init__(
+        self,
+        modules: Modules,
+        *,
+        device: str,
+        pad: int,
+        vocabulary: int,
+        max_active: int | None,
+        packed: Packed | None = None,
+    ) -> None:
+        bounds = limits(vocabulary, on_cpu=device == "cpu")
+        super().__init__(tuple(largest_first(modules)), device=device, pad=pad, limits=bounds, packed=packed)
         self._max_active = max_active
 
     @torch.inference_mode()
     def __call__(self, piece: Sequence[Encoded]) -> SparseRows:
         """Sparse rows of a piece."""
-        rows = self.run(piece)["sentence_embedding"].float()
+        rows = (self._padded(piece) if self.packed is None else self._packed(piece, self.packed)).float()
         if self._max_active is not None:
             rows = _strongest(rows, self._max_active)
         return _sparse(rows)
+
+    def _padded(self, piece: Sequence[Encoded]) -> torch.Tensor:
+        return self.run(piece)["sentence_embedding"]
+
+    def _packed(self, piece: Sequence[Encoded], packed: Packed) -> torch.Tensor:
+        """SPLADE's texts are pooled where they stand: laid out by text their logits would be copied."""
+        pooling = self._modules[-1]
+        if len(self._modules) == 2 and isinstance(pooling, LargestFirst):
+            self.peaks.piece(sum(len(encoded.token_ids) for encoded in piece))
+            return torch.stack([pooling.of(logits) for logits in packed([encoded.token_ids for encoded in piece])])
+        parts = self.run_packed(piece, packed)
+        order = torch.tensor([index for indices, _ in parts for index in indices]).argsort()
+        return torch.cat([features["sentence_embedding"] for _, features in parts])[order]
+
+    def _cut(self, lengths: Sequence[int], limits: layout.Limits) -> list[list[int]]:
+        if self.packed is None:
+            return super()._cut(lengths, limits)
+        return layout.rows(lengths, min(limits.tokens, layout.PACKED))
 
     def given(self, piece: Sequence[Encoded]) -> Mapping[str, Any]:
         """A sparse auto-encoder keeps so many itself."""

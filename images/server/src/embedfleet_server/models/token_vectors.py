@@ -28,8 +28,7 @@ class TokenForward(Forward):
     @torch.inference_mode()
     def _packed(self, piece: Sequence[Encoded], packed: Packed) -> Sequence[torch.Tensor]:
         """The same where texts stand in one row; the transformer is the only module then."""
-        ids = [one.token_ids for one in piece]
-        return torch.split(packed(ids), [len(own) for own in ids])
+        return packed([one.token_ids for one in piece])
 
 
 class TokenModel:
