@@ -11,7 +11,6 @@ from sentence_transformers import MultiVectorEncoder
 from embedfleet_server.engine.errors import ModelLoadFailed
 from embedfleet_server.engine.protocols import Model
 from embedfleet_server.engine.rows import Ragged
-from embedfleet_server.models import packing
 from tests.support.loading import load_any
 from tests.support.texts import mixed_texts
 from tests.support.tiny_tasks import LATE_WIDTH, MULTI_VECTOR, make_multi_vector
@@ -57,15 +56,6 @@ def expected(directory: Path, texts: list[str], input_type: str | None) -> list[
     if input_type == "document":
         return list(encoder.encode_document(texts, convert_to_numpy=True, batch_size=1))
     return list(encoder.encode(texts, convert_to_numpy=True, batch_size=1))
-
-
-@pytest.fixture(params=["as taken", "padded"])
-def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Loads as models are, and padded whatever they can."""
-    if request.param == "padded":
-        left = packing.Layout("padded", "by this test")
-        monkeypatch.setattr(packing, "packed", lambda *_, **__: (None, left))
-    return str(request.param)
 
 
 @pytest.fixture(scope="module")

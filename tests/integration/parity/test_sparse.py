@@ -10,7 +10,6 @@ from sentence_transformers import SparseEncoder
 
 from embedfleet_server.engine.protocols import Model
 from embedfleet_server.engine.rows import SparseRows
-from embedfleet_server.models import packing
 from tests.support.loading import load_any
 from tests.support.texts import mixed_texts
 from tests.support.tiny_models import PROMPTS
@@ -46,15 +45,6 @@ def expected(directory: Path, texts: list[str], prompt: str | None = None) -> Ar
     encoder = SparseEncoder(str(directory), device="cpu")
     made: Array = encoder.encode(texts, prompt=prompt, convert_to_sparse_tensor=False).numpy()
     return made
-
-
-@pytest.fixture(params=["as taken", "padded"])
-def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Loads as models are, and padded whatever they can."""
-    if request.param == "padded":
-        left = packing.Layout("padded", "by this test")
-        monkeypatch.setattr(packing, "packed", lambda *_, **__: (None, left))
-    return str(request.param)
 
 
 @pytest.fixture(scope="module")
