@@ -1,4 +1,4 @@
-"""Pods on several nodes: spread, and what becomes of the service when a node is lost."""
+"""Pods on several nodes: spread, and what becomes of the service when a node is lost or cut off."""
 
 import threading
 from collections.abc import Iterator
@@ -10,13 +10,15 @@ import pytest
 
 import embedfleet as sdk
 from embedfleet.errors import TimedOut
-from tests.support.cables import pulled
+from tests.support.cables import partitioned, pulled
 from tests.support.operators import until
-from tests.support.rooms import PATIENCE, Room, container, journal_volume, spec_of
+from tests.support.rooms import PATIENCE, Room, container, journal_volume, load, spec_of, troubles_of
 
 GONE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 CALL_SECONDS = 15
 """Of one call: a pod that no packet reaches answers nobody, and TCP alone waits for many minutes."""
+SOME = 30
+"""Requests: a second's worth."""
 Plain = dict[str, Any]
 
 
@@ -58,6 +60,38 @@ def test_a_lost_node_is_ridden_out(pair: Room, monkeypatch: pytest.MonkeyPatch, 
         until(lambda: len(made) >= enough, PATIENCE)
     own.kubectl("wait", "node/node2", "--for=condition=Ready", f"--timeout={PATIENCE}s")
     pair.ready()
+
+
+@pytest.mark.requirement("O1", "S4")
+def test_a_partition_loses_nothing(pair: Room) -> None:
+    """A node that the control plane no longer hears, and whose pods clients reach as before: its pod goes on serving
+    those connected to it while another pod takes its place, and drains once the node hears that it is to leave. Each
+    request ends answered or refused with `accepted: false`.
+    """
+    own = pair.ground.own
+    if own is None:
+        pytest.skip("only a cluster of our own cuts off a node on demand")
+    spread_again(pair)
+    before = pair.uids()
+    with load(pair, "partition") as asked:
+        with partitioned(own, 2):
+            until(lambda: pair.condition("Degraded")["reason"] == "FewerPods", PATIENCE)
+            until(lambda: len(pair.uids() - before) == 1, PATIENCE)
+            until(lambda: pair.get()["status"]["readyReplicas"] == 2, PATIENCE)
+            assert before <= pair.uids()  # nobody could tell the pod there that it is to leave
+            asked.passed(SOME)
+        own.kubectl("wait", "node/node2", "--for=condition=Ready", f"--timeout={PATIENCE}s")
+        pair.ready()
+        asked.passed(SOME)
+    assert troubles_of(pair, asked) == [], str(asked)
+
+
+def spread_again(pair: Room) -> None:
+    """A pod on either node, as after a rollout; a node that was lost has none when it is back."""
+    if not on_node(pair, "node2"):
+        pair.kubectl("delete", "pod", on_node(pair, "node1")[0])
+        pair.ready()
+    assert len(on_node(pair, "node2")) == 1
 
 
 def on_node(pair: Room, node: str) -> list[str]:

@@ -23,7 +23,7 @@ from embedfleet.api.pipelines import known
 from embedfleet.api.pods import Drain
 from embedfleet.api.settings import ModelSettings
 from embedfleet.api.termination import TERMINATION_FILE
-from embedfleet_server import environment
+from embedfleet_server import allocator, environment
 from embedfleet_server.app import announce, last_words, logs, spans, watching
 from embedfleet_server.app.collecting import Collecting
 from embedfleet_server.app.control import AlreadyServed, AskedDrain, ControlSocket
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(
         environment.variables(os.environ, environment.cores(), environment.quota())
     )  # read when torch is imported
+    allocator.keep_freed(os.environ)
     try:
         settings = load(config.settings)
     except WrongSettings as error:
