@@ -17,6 +17,7 @@ from tests.benchmarks import (
     fairness,
     flood,
     forward,
+    gpu,
     hardware,
     hostile,
     importing,
@@ -24,6 +25,7 @@ from tests.benchmarks import (
     loads,
     memory,
     operator,
+    overlap,
     overload,
     overload_served,
     pipelines,
@@ -53,12 +55,14 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "http": throughput.measure,
     "http-paced": lambda bench: throughput_paced.measure(),
     "around": around.measure,
+    "overlap": lambda bench: overlap.measure(bench.texts)[0],
     "single": alone.measure,
     "pipelines": lambda bench: pipelines.measure(bench.say, bench.repetitions),
     "latency": latency.measure,
     "concurrent": flood.measure,
     "sdk-million": lambda bench: sdk_million.measure(),
     "memory": memory.measure,
+    "gpu": lambda bench: gpu.measure(bench.say, bench.repetitions),
     "operator": lambda bench: operator.measure(bench.say),
     "proxy": lambda bench: proxy.measure(bench.say, bench.repetitions),
 }
@@ -73,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     with contextlib.ExitStack() as stack:
         bench = start(stack, texts=given.texts, repetitions=given.repetitions, with_peers=not given.no_peers)
-        sections = [_hardware(bench)]
+        sections = [gpu.machine() if given.only == ["gpu"] else _hardware(bench)]
         failed = [name for name in PARTS if name in given.only and not _measured(bench, name, sections)]
     command = shlex.join(["python", "-m", "tests.benchmarks", *arguments])
     when = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from embedfleet.api.models import ModelSpec, Source
-from embedfleet_server import environment
+from embedfleet_server import allocator, environment
 from tests.benchmarks.child import answer_questions
 from tests.benchmarks.loads import chunks
 
@@ -21,8 +21,8 @@ BATCH = 64
 class Loaded:
     """The model of a directory in each precision that is asked for."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: str, gpu_count: int = 0) -> None:
+        self._directory, self._gpu_count = directory, gpu_count
         self._store = tempfile.TemporaryDirectory(prefix="embedfleet-benchmark-")
         self._models: dict[tuple[str, bool], Any] = {}
 
@@ -35,9 +35,9 @@ class Loaded:
         asked = packing.Layout("padded", "asked for by the benchmark")
         replaced = patch.object(packing, "packed", return_value=(None, asked)) if padded else nullcontext()
         with replaced:
-            model = loader(ModelSpec(**fields), store=Path(self._store.name), offline=True, gpu_count=0)()
+            model = loader(ModelSpec(**fields), store=Path(self._store.name), offline=True, gpu_count=self._gpu_count)()
         self._models[dtype, padded] = model
-        names = ("precision", "precision_reason", "layout", "layout_reason")
+        names = ("precision", "precision_reason", "layout", "layout_reason", "device", "max_tokens")
         return {name: getattr(model.info, name) for name in names}
 
     def forward(self, dtype: str, texts: Sequence[str], *, padded: bool = False) -> dict[str, Any]:
@@ -47,7 +47,9 @@ class Loaded:
         began, processor = time.perf_counter(), time.process_time()
         for batch in batches:
             model.forward(batch)
-        return {"seconds": time.perf_counter() - began, "processor": time.process_time() - processor}
+        seconds, used = time.perf_counter() - began, time.process_time() - processor
+        tokens = sum(len(encoded.token_ids) for batch in batches for encoded in batch)
+        return {"seconds": seconds, "processor": used, "tokens": tokens}
 
 
 if __name__ == "__main__":
@@ -56,5 +58,6 @@ if __name__ == "__main__":
     os.environ.update(
         environment.variables(os.environ, environment.cores(), environment.quota())
     )  # as the server's own process
-    loaded = Loaded(sys.argv[1])
+    allocator.keep_freed(os.environ)
+    loaded = Loaded(sys.argv[1], *map(int, sys.argv[2:]))
     answer_questions({"load": loaded.load, "forward": loaded.forward})

@@ -89,11 +89,11 @@ def model_directory() -> Path:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Running]:
-    """A server on a free port, ready; gone when the block is left. Raises `NotServing`."""
+def running(manifest_of: str = _MANIFEST) -> Iterator[Running]:
+    """A server of a manifest on a free port, ready; gone when the block is left. Raises `NotServing`."""
     with tempfile.TemporaryDirectory(prefix="embedfleet-bench-") as folder:
         manifest, log = Path(folder) / "manifest.yaml", Path(folder) / "server.log"
-        manifest.write_text(_MANIFEST, encoding="utf-8")
+        manifest.write_text(manifest_of, encoding="utf-8")
         command = [_PROGRAM, "serve", "-f", str(manifest), "--port", "0"]
         environ = {**os.environ, "XDG_RUNTIME_DIR": folder, "EMBEDFLEET_STORE": DEFAULT_STORE, "HF_HUB_OFFLINE": "1"}
         with log.open("wb") as out, subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out) as server:

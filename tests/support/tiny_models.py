@@ -20,6 +20,8 @@ from transformers import (
     DistilBertModel,
     Gemma3TextConfig,
     Gemma3TextModel,
+    MistralConfig,
+    MistralModel,
     ModernBertConfig,
     ModernBertModel,
     MPNetConfig,
@@ -28,6 +30,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3Model,
+    RobertaConfig,
+    RobertaModel,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
@@ -155,6 +159,31 @@ def make_decoder(directory: Path, *, padding_side: str = "left") -> Path:
     )
     modules = [_transformer(directory, Qwen3Model, config, tokenizer), _pooling("lasttoken"), Normalize()]
     return _save(directory, modules, prompts={"query": "Instruct: find it\nQuery:", "document": ""})
+
+
+def make_roberta(directory: Path) -> Path:
+    """A RoBERTa: positions behind the padding's id, a byte-level tokenizer."""
+    tokenizer = byte_level(("<s>", "<pad>", "</s>"), "<s> $A </s>", "<pad>", types=False)
+    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS + 2, pad_token_id=1, **SIZES)
+    return _save(directory, [_transformer(directory, RobertaModel, config, tokenizer), _pooling("mean")])
+
+
+def make_mistral(directory: Path, *, window: int = 8, tokens: int = MAX_TOKENS) -> Path:
+    """A Mistral: causal attention to a window in every layer, grouped heads."""
+    tokenizer = byte_level(("<s>", "</s>"), "<s> $A </s>", "</s>", types=False)
+    tokenizer.model_max_length = tokens
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=tokens,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=window,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        **SIZES,
+    )
+    return _save(directory, [_transformer(directory, MistralModel, config, tokenizer), _pooling("lasttoken")])
 
 
 TINY: dict[str, Callable[[Path], Path]] = {

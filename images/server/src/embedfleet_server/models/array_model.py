@@ -1,7 +1,7 @@
 """What dense models and rerankers have in common: one row of numbers for each input."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,11 @@ class ArrayForward(Forward):
     @abstractmethod
     def __call__(self, piece: Sequence[Encoded]) -> Rows:
         """Rows of a piece, shape (len(piece), native_dimensions), float32."""
+
+    def launched(self, piece: Sequence[Encoded]) -> Callable[[], Rows]:
+        """The same, waited for when it is called: on a GPU the next piece is laid out while this one is computed."""
+        rows = self(piece)
+        return lambda: rows
 
 
 class ArrayModel:
@@ -45,8 +50,12 @@ class ArrayModel:
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Rows of the batch, shape (len(batch), native_dimensions), float32, C-contiguous, in the batch's order."""
         rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)
-        for indices in self._forward.pieces(batch):
-            rows[indices] = self._forward([batch[index] for index in indices])
+        launched = [
+            (indices, self._forward.launched([batch[index] for index in indices]))
+            for indices in self._forward.pieces(batch)
+        ]
+        for indices, made in launched:
+            rows[indices] = made()
         return rows
 
     def peak_mib(self) -> float | None:

@@ -17,7 +17,8 @@ from embedfleet_server.models.segments import Row, Run
 
 NAME = "embedfleet_segments"
 """The attention's name in a model's configuration."""
-_CHANGING = ("softcap", "position_bias", "s_aux", "head_mask")  # arguments of other attentions that change the result
+CHANGING = ("softcap", "position_bias", "s_aux", "head_mask")
+"""Arguments of other attentions that change the result."""
 
 
 class CannotPack(Exception):
@@ -105,7 +106,7 @@ def within(
 def _checked(query: torch.Tensor, mask: Any, segments: Row | None, more: Mapping[str, Any]) -> tuple[Sees, Row]:
     if segments is None:
         raise CannotPack("its layers are not told where texts begin and end")
-    if changing := [name for name in _CHANGING if more.get(name) is not None]:
+    if changing := [name for name in CHANGING if more.get(name) is not None]:
         raise CannotPack(f"its attention takes {', '.join(changing)}")
     if not isinstance(mask, Sees):
         raise CannotPack("it masks its attention in a way of its own")

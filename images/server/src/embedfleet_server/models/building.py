@@ -17,9 +17,10 @@ from embedfleet.api.models import ModelSpec, Task
 from embedfleet_server.engine.protocols import Model, ModelInfo, Pair
 from embedfleet_server.engine.rows import AnyRows, finite
 from embedfleet_server.engine.scoring import ACTIVATIONS
-from embedfleet_server.models import effective, packing
+from embedfleet_server.models import effective, packing, varlen
+from embedfleet_server.models.attention import CannotPack
 from embedfleet_server.models.dense import DenseForward, DenseModel, normalizes
-from embedfleet_server.models.device import Placement
+from embedfleet_server.models.device import Placement, hardware
 from embedfleet_server.models.fingerprint import Behaviour, fingerprint
 from embedfleet_server.models.forward import Forward, Modules
 from embedfleet_server.models.linear import pack
@@ -224,11 +225,13 @@ def _told(layout: packing.Layout) -> dict[str, str]:
 
 def _layout(loaded: Loaded, modules: Modules, most: int) -> tuple[packing.Packed | None, packing.Layout]:
     """How a model's batches are laid out."""
-    if loaded.device != "cpu":
-        return None, packing.Layout("padded", "packed are models on a CPU, and this one is on a GPU")
     if len(modules) == 1:
         return None, packing.Layout("padded", "its transformer pools by itself")
-    return packing.packed(modules[0], vocabulary=loaded.vocabulary, most=most)
+    try:
+        kernel = None if loaded.device == "cpu" else varlen.kernel(hardware(loaded.device), loaded.placement.dtype)
+    except CannotPack as why:
+        return None, packing.Layout("padded", str(why))
+    return packing.packed(modules[0], vocabulary=loaded.vocabulary, most=most, kernel=kernel)
 
 
 def _settings(modules: Modules) -> list[Any]:

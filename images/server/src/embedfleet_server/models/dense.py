@@ -1,6 +1,6 @@
 """Dense models: one vector per input, computed by sentence-transformers' modules called one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,19 @@ class DenseForward(ArrayForward):
 
     def __call__(self, piece: Sequence[Encoded]) -> Rows:
         """Vectors of inputs with one prompt length, shape (len(piece), native_dimensions)."""
+        return self.launched(piece)()
+
+    def launched(self, piece: Sequence[Encoded]) -> Callable[[], Rows]:
+        """The same, waited for when it is called."""
         if self.packed is None:
-            return _vectors(self.run(piece))
+            return self._vectors(self.run(piece))
         parts = self.run_packed(piece, self.packed)
         order = np.argsort([index for indices, _ in parts for index in indices])
-        rows: Rows = np.concatenate([_vectors(features) for _, features in parts])[order]
-        return rows
+        vectors = [self._vectors(features) for _, features in parts]
+        return lambda: np.concatenate([each() for each in vectors])[order]
+
+    def _vectors(self, features: Features) -> Callable[[], Rows]:
+        return self.copies.fetch(features["sentence_embedding"].float())
 
     def of_tokens(self) -> TokenForward:
         """The forward up to the pooling, over the same weights."""
@@ -54,11 +61,6 @@ def _modes(pooling: Any) -> list[str]:
     """How sentence-transformers' module pools."""
     mode = pooling.pooling_mode
     return [mode] if isinstance(mode, str) else list(mode)
-
-
-def _vectors(features: Features) -> Rows:
-    rows: Rows = features["sentence_embedding"].float().cpu().numpy()
-    return rows
 
 
 def normalizes(modules: Modules) -> bool:

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from embedfleet_server.engine.protocols import Encoded
 from embedfleet_server.models import layout
+from embedfleet_server.models.copies import copies
 from embedfleet_server.models.memory import Peaks
-from embedfleet_server.models.packing import Packed, spread
+from embedfleet_server.models.packing import Packed
 from embedfleet_server.models.tokenizing import Prompted
 
 Modules = Sequence[torch.nn.Module]
@@ -37,13 +39,14 @@ class Forward:
         self._device = torch.device(device)
         self._pad = pad
         self.peaks = Peaks(device, self._modules)
-        self._limits = limits if limits is not None or self.pads else layout.CPU
+        self._limits = layout.CPU if limits is None and self._device.type == "cpu" else limits
         self.packed = packed
+        self.copies = copies(self._device) if packed is None else packed.copies
 
     @property
     def pads(self) -> bool:
-        """Whether a batch costs its padded tokens; on a CPU, cut into pieces of like length, it costs what it holds."""
-        return self._device.type != "cpu"
+        """Whether a batch costs its padded tokens, as on a GPU; packed, or cut into pieces on a CPU, what it holds."""
+        return self._device.type != "cpu" and self.packed is None
 
     def cut(self, batch: Sequence[Encoded]) -> Iterable[list[int]]:
         """Indices of `batch` in pieces for one call each, all of a piece of one kind.
@@ -80,10 +83,10 @@ class Forward:
         lengths = [len(encoded.token_ids) for encoded in piece]
         tokens = packed([encoded.token_ids for encoded in piece])
         made = []
-        for part in layout.pieces(lengths, layout.SPREAD):
+        for part in layout.pieces(lengths, packed.spread_limits):
             some = [piece[index] for index in part]
             features = self.features(some)
-            features["token_embeddings"] = spread([tokens[index] for index in part])
+            features["token_embeddings"] = packed.spread(tokens, part)
             made.append((part, self._through(self._modules[1:], features, self.given(some))))
         self.peaks.piece(sum(lengths))
         return made
@@ -116,30 +119,38 @@ class Forward:
 
         That is what sentence-transformers computes for a text alone; pooling finds the last token by the mask.
         """
-        ids = self.tensor([encoded.token_ids for encoded in piece], self._pad)
-        self.peaks.piece(ids.numel())
+        padded = _filled([encoded.token_ids for encoded in piece], self._pad)
+        self.peaks.piece(padded.size)
         lengths = np.array([[len(encoded.token_ids)] for encoded in piece])
-        mask = (np.arange(ids.shape[1]) < lengths).astype(np.int64)
-        features = {"input_ids": ids, "attention_mask": torch.from_numpy(mask).to(self._device)}
+        ids, mask = self.copies.put(padded, (np.arange(padded.shape[1]) < lengths).astype(np.int64))
+        features = {"input_ids": ids, "attention_mask": mask}
         if prompt_length := _prompt_length(piece[0]):
             features["prompt_length"] = torch.tensor([prompt_length])
         return features
 
     def tensor(self, rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
         """Whole numbers (n, longest) on the device, `pad` after the end of each row."""
-        made = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
-        for index, row in enumerate(rows):
-            made[index, : len(row)] = row
-        return torch.from_numpy(made).to(self._device)
+        return self.copies.put(_filled(rows, pad))[0]
 
     def _cut(self, lengths: Sequence[int], limits: layout.Limits) -> list[list[int]]:
-        return layout.pieces(lengths, limits) if self.packed is None else layout.rows(lengths, layout.PACKED)
+        if self.packed is None:
+            return layout.pieces(lengths, limits)
+        most = self.packed.most_tokens
+        return [list(range(len(lengths)))] if most is None else layout.rows(lengths, most)
 
     def _groups(self, batch: Sequence[Encoded]) -> list[list[int]]:
         groups: dict[Hashable, list[int]] = {}
         for index, encoded in enumerate(batch):
             groups.setdefault(self.kind(encoded), []).append(index)
         return list(groups.values())
+
+
+def _filled(rows: Sequence[Sequence[int]], pad: int) -> NDArray[np.int64]:
+    """Whole numbers (n, longest), `pad` after the end of each row."""
+    made = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
+    for index, row in enumerate(rows):
+        made[index, : len(row)] = row
+    return made
 
 
 def _prompt_length(encoded: Encoded) -> int:

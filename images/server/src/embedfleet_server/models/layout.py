@@ -22,6 +22,9 @@ PACKED = 2048
 2 to 11 % more on mixed texts and 7 to 17 % more on long ones."""
 SPREAD = Limits(tokens=8192, waste=1024)
 """Of tokens' vectors that are laid out by text for pooling: cheap, so that a call more costs more than some padding."""
+SPREAD_GPU = Limits(tokens=1 << 17, waste=1 << 17)
+"""The same on a GPU, where a call's cost is its launches: all at once, but for texts of such unlike lengths that the
+padding would take memory as a forward does (1024 numbers a token in half precision: 256 MiB)."""
 
 
 def rows(lengths: Sequence[int], tokens: int) -> list[list[int]]:

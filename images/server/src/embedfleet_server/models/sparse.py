@@ -180,7 +180,7 @@ class SparseForward(Forward):
     def _cut(self, lengths: Sequence[int], limits: layout.Limits) -> list[list[int]]:
         if self.packed is None:
             return super()._cut(lengths, limits)
-        return layout.rows(lengths, min(limits.tokens, layout.PACKED))
+        return layout.rows(lengths, min(limits.tokens, self.packed.most_tokens or limits.tokens))
 
     def given(self, piece: Sequence[Encoded]) -> Mapping[str, Any]:
         """A sparse auto-encoder keeps so many itself."""

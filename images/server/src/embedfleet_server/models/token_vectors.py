@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, Token
-from embedfleet_server.engine.rows import Ragged
+from embedfleet_server.engine.rows import Offsets, Ragged
 from embedfleet_server.engine.views import tokens_of
 from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Forward
@@ -21,14 +21,19 @@ class TokenForward(Forward):
     def __call__(self, piece: Sequence[Encoded]) -> Ragged:
         """A vector for each token of a piece, special ones too."""
         if self.packed is not None:
-            return Ragged.of([rows.float().cpu().numpy() for rows in self._packed(piece, self.packed)])
+            whole = torch.cat(self._packed(piece, self.packed)).float()
+            return Ragged(self.copies.fetch(whole)(), _offsets(piece))
         embedded = self.run(piece)["token_embeddings"].float().cpu().numpy()
         return Ragged.of([embedded[row, : len(one.token_ids)] for row, one in enumerate(piece)])
 
     @torch.inference_mode()
-    def _packed(self, piece: Sequence[Encoded], packed: Packed) -> Sequence[torch.Tensor]:
+    def _packed(self, piece: Sequence[Encoded], packed: Packed) -> list[torch.Tensor]:
         """The same where texts stand in one row; the transformer is the only module then."""
         return packed([one.token_ids for one in piece])
+
+
+def _offsets(piece: Sequence[Encoded]) -> Offsets:
+    return np.cumsum([0, *(len(one.token_ids) for one in piece)], dtype=np.int64)
 
 
 class TokenModel:
