@@ -56,6 +56,7 @@ def _mean(series: str) -> str:
 
 
 _BY_MODEL = "{{model}}"
+_BY_DEVICE = "{{pod}} {{device}}"
 ROWS: dict[str, Sequence[Panel]] = {
     "Requests": (
         Panel(
@@ -160,6 +161,24 @@ ROWS: dict[str, Sequence[Panel]] = {
             "Of all pods together.",
             [(_gauge("embedfleet_cache_bytes", "sum", "job", _WHERE), "size")],
             "bytes",
+        ),
+    ),
+    "Devices": (
+        Panel(
+            "Busy",
+            "Share of the time in which a device of a pod computes.",
+            [(_rate("embedfleet_device_busy_seconds_total", "pod, device", _WHERE), _BY_DEVICE)],
+            "percentunit",
+        ),
+        Panel(
+            "Batches of a device",
+            "Under way in each pod.",
+            [(_gauge("embedfleet_device_batches", "max", "pod, device", _WHERE), _BY_DEVICE)],
+        ),
+        Panel(
+            "Models that fail on a device",
+            "It gets none of their batches, but one from time to time; the pod's other devices serve them.",
+            [(_gauge("embedfleet_device_failing_models", "max", "pod, device", _WHERE), _BY_DEVICE)],
         ),
     ),
     "Health": (

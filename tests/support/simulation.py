@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from embedfleet.api import Batching, BatchingSettings, ModelBatching
 from embedfleet_server.engine import Engine, ModelConfig
+from embedfleet_server.engine.copies import joined
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.rows import AnyRows
 from tests.support.fake_model import given_ids
@@ -78,6 +80,12 @@ class SimulatedWorkers:
     """Lengths of the inputs of each batch, in order."""
     models: list[str] = field(default_factory=list)
     """The model of each batch."""
+    devices: list[str] = field(default_factory=list)
+    """The device of each batch."""
+    tokens: Counter[str] = field(default_factory=Counter)
+    """Tokens computed to the end, by device."""
+    paces: Mapping[str, float] = field(default_factory=dict)
+    """How many times slower than the others a device is, where it is."""
     started: list[float] = field(default_factory=list)
     """When each batch started, on the virtual clock."""
     running: int = 0
@@ -105,15 +113,19 @@ class SimulatedWorkers:
         return call()
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
+        device = model.info.device
         self.models.append(model.info.name)
+        self.devices.append(device)
         self.batches.append([len(item.token_ids) for item in batch])
         self.started.append(asyncio.get_running_loop().time())
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            longest = max(len(item.token_ids) for item in batch)
-            await asyncio.sleep(self.start_seconds + self.seconds_per_token * longest * len(batch))
-            return model.forward(batch)
+            tokens = max(len(item.token_ids) for item in batch) * len(batch)
+            await asyncio.sleep((self.start_seconds + self.seconds_per_token * tokens) * self.paces.get(device, 1.0))
+            rows = model.forward(batch)
+            self.tokens[device] += tokens
+            return rows
         finally:
             self.running -= 1
 
@@ -137,9 +149,11 @@ def engine(
     )  # fmt: skip
 
 
-def config(name: str, *, lazy: bool = False, required: bool = True, device: str = "sim:0") -> ModelConfig:
-    """A simulated model of this name."""
-    return ModelConfig(name, lambda: SimulatedModel(name, device), lazy, required)
+def config(
+    name: str, *, lazy: bool = False, required: bool = True, device: str = "sim:0", further: Sequence[str] = ()
+) -> ModelConfig:
+    """A simulated model of this name, with a copy on each of the `further` devices."""
+    return ModelConfig(name, lambda: joined([SimulatedModel(name, one) for one in (device, *further)]), lazy, required)
 
 
 _numbers = itertools.count()

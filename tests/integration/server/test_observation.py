@@ -80,6 +80,9 @@ def test_state_tells_what_runs() -> None:
             assert state["uptime_seconds"] >= 0
             assert [(m["name"], m["state"], m["dimensions"]) for m in state["models"]] == [("semantic", "Ready", 8)]
             assert state["queues"] == {"semantic": 0}
+            assert [(m["device"], m["devices"]) for m in state["models"]] == [("cpu", ["cpu"])]
+            assert (state["devices"]["cpu"]["batches"], state["devices"]["cpu"]["failing"]) == (0, [])
+            assert state["devices"]["cpu"]["busy_seconds"] > 0
             assert state["stats"]["completed"] == 3
             assert sum(int(size) * count for size, count in state["batches"]["sizes"].items()) == 3
 
@@ -108,8 +111,12 @@ def test_metrics_count_requests_inputs_and_tokens() -> None:
                 'embedfleet_queue_inputs{model="semantic"} 0.0',
                 'embedfleet_model_ready{model="semantic"} 1.0',
                 "embedfleet_active_batches 0.0",
+                'embedfleet_device_batches{device="cpu"} 0.0',
+                'embedfleet_device_failing_models{device="cpu"} 0.0',
             ):
                 assert line in lines
             assert "nope" not in reply.body.decode()
+            (busy,) = [line for line in lines if line.startswith('embedfleet_device_busy_seconds_total{device="cpu"}')]
+            assert float(busy.split()[1]) > 0
 
     run(main())

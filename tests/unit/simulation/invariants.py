@@ -113,6 +113,8 @@ class Watch:
         self.need(s.running == sum(len(batch.entries) for batch in active), "running inputs are not those of batches")
         self.need(s.active_batches == len(active), "active batches are not counted")
         self.need(len({batch.device for batch in active}) == len(active), "two batches on one device")
+        told = {name: batches for name, batches in core.devices().items() if batches}
+        self.need(told == Counter(batch.device for batch in active), f"batches of devices are told as {told}")
         for name, value, bound in self._bounded():
             self.need(not self.ceilings[name].passed(value, bound), f"{name} is {value}, the bound {bound}")
         if self.broken:
@@ -170,13 +172,15 @@ class Watch:
         self.need((queue.count, queue.tokens) == (inputs, tokens), f"{name}: the queue is miscounted")
 
     def _could_run(self, plan: ModelPlan, until: float) -> None:
-        """No wake-up is lost: with device and permit free, what is ready has started."""
+        """No wake-up is lost, no device idles: with any of its devices and a permit free, what is ready has started."""
         truth, name = self.truth, plan.name
         permits = truth.settings.batching.max_concurrent_batches
         loaded = self.engine.info(name) is not None
-        if truth.running[plan.device] or sum(truth.running.values()) >= permits or truth.is_paused(name) or not loaded:
+        if all(truth.running[device] for device in plan.devices) or truth.is_paused(name) or not loaded:
             return
-        if self._is_refused(name, until):
+        if sum(truth.running.values()) >= permits:
+            return
+        if all(self._is_refused(name, device, until) for device in plan.devices if not truth.running[device]):
             return
         late = [i for i, item in truth.items.items() if item.state == "again" and item.due_latest < until - _EXACT]
         late = [i for i in late if truth.request_of(i).model == name and truth.is_wanted(truth.items[i])]
@@ -188,9 +192,9 @@ class Watch:
             ready = _is_ready(truth.settings.for_model(name), queue, until - oldest.arrived, spaced=spaced)
             self.need(not ready, f"{queue.count} inputs of {name} could run and do not")
 
-    def _is_refused(self, name: str, until: float) -> bool:
-        """Whether its breaker is open until then: only after many forwards failed."""
-        breaker = self.engine._core._models[name].breaker
+    def _is_refused(self, name: str, device: str, until: float) -> bool:
+        """Whether its breaker there is open until then: only after many forwards failed."""
+        breaker = self.engine._core._models[name].breakers.get(device)
         probe = breaker.wake_at() if breaker is not None else None
         self.need(probe is None or self.truth.may_be_failing(name), f"{name} is refused without a cause")
         return probe is not None and until <= probe + _EXACT
@@ -211,12 +215,13 @@ class Watch:
         """With a model, with an error, or cut off."""
         self.loading.discard(model.name)
 
-    def forward_starts(self, model: ModelPlan, texts: Sequence[Text]) -> None:
+    def forward_starts(self, model: ModelPlan, device: str, texts: Sequence[Text]) -> None:
         """A batch is one that may run now, of texts that may run now, in their order."""
         truth = self.truth
         items = [item for text in texts if (item := truth.items.get(identity_of(text) or 0)) is not None]
         self.need(len(items) == len({id(item) for item in items}) == len(texts), "a batch has unknown or doubled texts")
-        self.need(not truth.running[model.device], f"two forwards on {model.device}")
+        self.need(device in model.devices, f"{model.name} is not on {device}")
+        self.need(not truth.running[device], f"two forwards on {device}")
         permits = max(settings.batching.max_concurrent_batches for settings in truth.in_force())
         permits_were = self.ceilings["permits"].allowed
         self.need(sum(truth.running.values()) < max(permits, permits_were), "more forwards than permits")
@@ -224,10 +229,10 @@ class Watch:
         for item in items:
             self._may_start(model, item)
         if all(item.state == "waiting" for item in items):
-            self._is_well_formed(model, texts, items)
+            self._is_well_formed(model, device, texts, items)
         else:
             self.need(all(item.state == "again" for item in items), "what failed shares a batch with what did not")
-        truth.forward_started(model, texts)
+        truth.forward_started(model, device, texts)
 
     def _may_start(self, model: ModelPlan, item: ItemTruth) -> None:
         truth = self.truth
@@ -244,7 +249,7 @@ class Watch:
             self.need(self.order.get(key, -1) < item.order, f"request {item.request} out of its order")
             self.order[key] = item.order
 
-    def _is_well_formed(self, model: ModelPlan, texts: Sequence[Text], items: Sequence[ItemTruth]) -> None:
+    def _is_well_formed(self, model: ModelPlan, device: str, texts: Sequence[Text], items: Sequence[ItemTruth]) -> None:
         """A batch of fresh texts keeps the limits of settings that held at this instant."""
         in_force = self.truth.of(model.name)
         tokens, requests = computed(model, texts), {item.request for item in items}
@@ -255,7 +260,7 @@ class Watch:
             for b in in_force
         )
         self.need(fits, f"a batch of {len(texts)} inputs, {tokens} tokens, {len(requests)} requests is over the limits")
-        memory = self.truth.memory.get(model.name)
+        memory = self.truth.memory.get((model.name, device))
         if memory is not None and memory.passed_since < QUIET_SPELL and len(texts) > 1:
             self.need(tokens <= memory.tokens, f"{tokens} tokens after memory ran out at twice {memory.tokens}")
         self._is_whose_turn_it_is(model, items)
@@ -385,7 +390,7 @@ class Watch:
             return NAN in text
         if code == "input_too_large":
             return len(text) > model.room
-        return bool((ROW_FAULTS | {BLIP}) & set(text)) or any(away.device == model.device for away in plan.away)
+        return bool((ROW_FAULTS | {BLIP}) & set(text)) or any(away.device in model.devices for away in plan.away)
 
     def _plan_of(self, request: Request) -> ModelPlan:
         return next(model for model in self.truth.plan.models if model.name == request.model)

@@ -4,7 +4,7 @@ Times are multiples of 1/1024 s, so that sums of them are exact and many things 
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -34,13 +34,14 @@ class ModelPlan:
     """A model of the world and the faults of its own."""
 
     name: str
-    device: str
+    devices: tuple[str, ...]
+    """Those with a copy of it."""
     padded: bool
     lazy: bool
     load_seconds: float
     load_failures: int
     room: int
-    """Most computed tokens that its device holds."""
+    """Most computed tokens that a device of its holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,19 @@ class Plan:
     blips: int
     """How many forwards of a blipping text fail before one passes."""
     habits: frozenset[str] = field(default_factory=frozenset)
+    paces: Mapping[str, int] = field(default_factory=dict)
+    """How many times slower than the others a device is, where it is."""
 
 
 def draw(seed: int) -> Plan:
     """The world of a seed."""
+    plan = _draw(seed)
+    # By chances of its own, so that the other worlds of old seeds stay what they were.
+    chance = random.Random(f"copies of {seed}")
+    return _with_copies(plan, chance) if plan.kind in ("calm", "faulty") and chance.random() < 0.4 else plan
+
+
+def _draw(seed: int) -> Plan:
     chance = random.Random(seed)
     kind: Kind = chance.choices(("calm", "faulty", "overload", "shared"), (25, 65, 5, 5))[0]
     if kind == "overload":
@@ -143,7 +153,7 @@ def _models(habits: frozenset[str], chance: random.Random) -> tuple[ModelPlan, .
     def one(number: int) -> ModelPlan:
         return ModelPlan(
             name=f"m{number}",
-            device=f"sim:{number % 2}" if "two devices" in habits else "sim:0",
+            devices=(f"sim:{number % 2}" if "two devices" in habits else "sim:0",),
             padded=chance.random() < 0.6,
             lazy="lazy" in habits and chance.random() < 0.5,
             load_seconds=_ticks(chance, 0, 2.0) if "slow load" in habits else 0.0,
@@ -275,12 +285,29 @@ def _away(
     if "away" not in habits:
         return ()
     begin = _ticks(chance, 0, seconds)
-    return (Away(chance.choice(models).device, begin, begin + _ticks(chance, 0, 3.0)),)
+    return (Away(chance.choice(models).devices[0], begin, begin + _ticks(chance, 0, 3.0)),)
+
+
+def _with_copies(plan: Plan, chance: random.Random) -> Plan:
+    """Two to four devices of unlike speed, each with a copy of every model; the one that may go away is any of them."""
+    names = tuple(f"sim:{number}" for number in range(chance.choice([2, 2, 3, 4])))
+
+    def devices(model: ModelPlan) -> tuple[str, ...]:
+        first = names.index(model.devices[0])
+        return names[first:] + names[:first]
+
+    return replace(
+        plan,
+        models=tuple(replace(model, devices=devices(model)) for model in plan.models),
+        away=tuple(replace(away, device=chance.choice(names)) for away in plan.away),
+        habits=plan.habits | {"copies"},
+        paces={name: chance.choice([1, 1, 2, 4]) for name in names},
+    )
 
 
 def _overload(seed: int, chance: random.Random) -> Plan:
     """Floods of CRITICAL work of all lengths, short low work that fills gaps, and low victims that must not starve."""
-    model = ModelPlan("m0", "sim:0", padded=True, lazy=False, load_seconds=0.0, load_failures=0, room=1 << 30)
+    model = ModelPlan("m0", ("sim:0",), padded=True, lazy=False, load_seconds=0.0, load_failures=0, room=1 << 30)
     batching = Batching(
         sizing="Fixed",
         max_batch_size=chance.choice([2, 4]),
@@ -313,7 +340,8 @@ def _shared(seed: int, chance: random.Random) -> Plan:
         max_queued_requests=2000,
         item_timeout_seconds=600,
     )
-    model = ModelPlan("m0", "sim:0", chance.random() < 0.5, lazy=False, load_seconds=0.0, load_failures=0, room=1 << 30)
+    padded = chance.random() < 0.5
+    model = ModelPlan("m0", ("sim:0",), padded, lazy=False, load_seconds=0.0, load_failures=0, room=1 << 30)
     requests = [
         _of_tenant(tenant, chance) for tenant, count in zip("abcd", (25, 25, 25, 75), strict=True) for _ in range(count)
     ]

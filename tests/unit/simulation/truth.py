@@ -79,9 +79,12 @@ class Truth:
         """Tokens that began to be computed, by tenant."""
         self.running: Counter[str] = Counter()
         """Forwards by device."""
+        self.tokens: Counter[str] = Counter()
+        """Tokens computed to the end, by device."""
         self.forwards = self.cut_off = 0
         self.starts: dict[str, float] = {}
-        self.memory: dict[str, Memory] = {}
+        self.memory: dict[tuple[str, str], Memory] = {}
+        """By model and device."""
         self.stopping: float | None = None
         self._history: list[tuple[float, BatchingSettings]] = [(-1.0, plan.settings)]
         self._paused_at: dict[str, float] = {}
@@ -151,16 +154,16 @@ class Truth:
 
     # Forwards.
 
-    def forward_started(self, model: ModelPlan, texts: Sequence[Text]) -> None:
+    def forward_started(self, model: ModelPlan, device: str, texts: Sequence[Text]) -> None:
         self.forwards += 1
-        self.running[model.device] += 1
+        self.running[device] += 1
         self.starts[model.name] = self.time()
         for item in self.of_texts(texts):
             item.state = "running"
             self.served[self.requests[item.request].tenant] += item.length
 
-    def forward_ended(self, model: ModelPlan, texts: Sequence[Text]) -> None:
-        self.running[model.device] -= 1
+    def forward_ended(self, model: ModelPlan, device: str, texts: Sequence[Text]) -> None:
+        self.running[device] -= 1
         if any(item.state == "running" for item in self.of_texts(texts)):
             self.cut_off += 1
             self.bad_forwards[model.name] += 1
@@ -169,20 +172,21 @@ class Truth:
         """A breaker opens when more than half of at least ten batches failed."""
         return self.bad_forwards[model] > 5
 
-    def forward_passed(self, model: ModelPlan, texts: Sequence[Text]) -> None:
+    def forward_passed(self, model: ModelPlan, device: str, texts: Sequence[Text]) -> None:
+        self.tokens[device] += computed(model, texts)
         self.bad_forwards[model.name] += all(NAN in text for text in texts)
         for item in self.of_texts(texts):
             item.state = "done"
-        if model.name in self.memory:
-            self.memory[model.name].passed_since += 1
+        if (model.name, device) in self.memory:
+            self.memory[model.name, device].passed_since += 1
 
-    def forward_failed(self, model: ModelPlan, texts: Sequence[Text], error: Exception) -> None:
+    def forward_failed(self, model: ModelPlan, device: str, texts: Sequence[Text], error: Exception) -> None:
         if isinstance(error, OutOfMemory | MemoryError):
             half = max(1, computed(model, texts) // 2)
-            known = self.memory.get(model.name)
+            known = self.memory.get((model.name, device))
             if known is not None and known.passed_since < QUIET_SPELL:
                 half = min(half, known.tokens)
-            self.memory[model.name] = Memory(half)
+            self.memory[model.name, device] = Memory(half)
         else:
             self.bad_forwards[model.name] += 1
         passing = isinstance(error, TransientError | OSError | TimeoutError)

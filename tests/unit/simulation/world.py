@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from embedfleet_server.engine.copies import joined
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import EngineError, ModelLoadFailed
 from embedfleet_server.engine.faults import OutOfMemory, TransientError
@@ -75,12 +76,13 @@ class SimulatedModel:
     """Words that are numbers are tokens; all other words are filling."""
 
     plan: ModelPlan
+    device: str
     world: "World"
 
     @property
     def info(self) -> ModelInfo:
         return ModelInfo(
-            self.plan.name, "Dense", DIMENSIONS, DIMENSIONS, 512, 1 << 20, "f" * 64, "float32", self.plan.device, None,
+            self.plan.name, "Dense", DIMENSIONS, DIMENSIONS, 512, 1 << 20, "f" * 64, "float32", self.device, None,
             (), self.plan.padded, prompts={"query": f"{QUERY} "},
         )  # fmt: skip
 
@@ -117,7 +119,7 @@ class World:
         self._failures_left = {model.name: model.load_failures for model in plan.models}
         self._blips: dict[int, int] = {}
         self._faults = 0
-        self._devices = {model.device: asyncio.Lock() for model in plan.models}
+        self._devices = {device: asyncio.Lock() for model in plan.models for device in model.devices}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._timers: list[asyncio.TimerHandle] = []
         configs = {model.name: ModelConfig(model.name, self._loader(model), model.lazy) for model in plan.models}
@@ -158,14 +160,14 @@ class World:
         texts = [item.token_ids for item in batch]
         if identity_of(texts[0]) is None:
             return await self._self_test(model, texts)
-        self._note("forward", model.plan.name, *map(identity_of, texts))
-        self.watch.forward_starts(model.plan, texts)
+        self._note("forward", model.plan.name, model.device, *map(identity_of, texts))
+        self.watch.forward_starts(model.plan, model.device, texts)
         try:
-            async with self._devices[model.plan.device]:
-                await asyncio.sleep(self._seconds(model.plan, texts))
-                return self._compute(model.plan, texts)
+            async with self._devices[model.device]:
+                await asyncio.sleep(self._seconds(model, texts))
+                return self._compute(model.plan, model.device, texts)
         finally:
-            self.truth.forward_ended(model.plan, texts)
+            self.truth.forward_ended(model.plan, model.device, texts)
 
     def close(self) -> None:
         self.closed = True
@@ -173,37 +175,38 @@ class World:
     # What the device does.
 
     async def _self_test(self, model: SimulatedModel, texts: Sequence[Sequence[int]]) -> Rows:
-        async with self._devices[model.plan.device]:
-            await asyncio.sleep(self._seconds(model.plan, texts))
-            if self._is_away(model.plan):
+        async with self._devices[model.device]:
+            await asyncio.sleep(self._seconds(model, texts))
+            if self._is_away(model.device):
                 self.truth.load_failed(model.plan)
                 raise TransientError("the device is away")
             return np.stack([row_of(text) for text in texts])
 
-    def _seconds(self, model: ModelPlan, texts: Sequence[Sequence[int]]) -> float:
+    def _seconds(self, model: SimulatedModel, texts: Sequence[Sequence[int]]) -> float:
         if any(HANG in text for text in texts):
             return FOR_EVER
-        return self.plan.start_seconds + self.plan.seconds_per_token * computed(model, texts)
+        seconds = self.plan.start_seconds + self.plan.seconds_per_token * computed(model.plan, texts)
+        return seconds * self.plan.paces.get(model.device, 1)
 
-    def _compute(self, model: ModelPlan, texts: Sequence[Sequence[int]]) -> Rows:
-        error = self._fault(model, texts)
+    def _compute(self, model: ModelPlan, device: str, texts: Sequence[Sequence[int]]) -> Rows:
+        error = self._fault(model, device, texts)
         if error is not None:
             self._note("fault", model.name, type(error).__name__)
-            self.truth.forward_failed(model, texts, error)
+            self.truth.forward_failed(model, device, texts, error)
             raise error
         rows = np.stack([row_of(text) for text in texts])
         wrong = _wrong_rows(texts, rows)
         if wrong is not None:
             self._note("wrong rows", model.name, wrong.shape)
-            self.truth.forward_failed(model, texts, RuntimeError())
+            self.truth.forward_failed(model, device, texts, RuntimeError())
             return wrong
         rows[[position for position, text in enumerate(texts) if NAN in text], 1] = np.nan
-        self.truth.forward_passed(model, texts)
+        self.truth.forward_passed(model, device, texts)
         return rows
 
-    def _fault(self, model: ModelPlan, texts: Sequence[Sequence[int]]) -> Exception | None:
+    def _fault(self, model: ModelPlan, device: str, texts: Sequence[Sequence[int]]) -> Exception | None:
         self._faults += 1
-        if self._is_away(model):
+        if self._is_away(device):
             return _PASSING[self._faults % 3]("the device is away")
         if computed(model, texts) > model.room:
             return _MEMORY[self._faults % 2]("no room")
@@ -213,9 +216,9 @@ class World:
             return RuntimeError("the device said no")
         return None
 
-    def _is_away(self, model: ModelPlan) -> bool:
+    def _is_away(self, device: str) -> bool:
         now = self.loop.time()
-        return any(away.device == model.device and away.begin <= now < away.end for away in self.plan.away)
+        return any(away.device == device and away.begin <= now < away.end for away in self.plan.away)
 
     def _blip(self, texts: Sequence[Sequence[int]]) -> bool:
         for text in texts:
@@ -231,8 +234,8 @@ class World:
                 self._failures_left[plan.name] -= 1
                 self.truth.load_failed(plan)
                 raise ModelLoadFailed(plan.name, "the disk was full")
-            self.open_models += 1
-            return SimulatedModel(plan, self)
+            self.open_models += len(plan.devices)
+            return joined([SimulatedModel(plan, device, self) for device in plan.devices])
 
         load.plan = plan  # type: ignore[attr-defined]
         return load

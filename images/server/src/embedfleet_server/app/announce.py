@@ -74,5 +74,5 @@ def _cells(model: ModelStatus) -> tuple[str, ...]:
             f": {model.cause}" if model.cause else ", loaded at its first request" if model.state == "Pending" else ""
         )
         return model.name, f"{model.state.lower()}{reason}"
-    figures = (str(info.dimensions), str(info.max_tokens), info.precision, info.device)
+    figures = (str(info.dimensions), str(info.max_tokens), info.precision, ", ".join(info.devices))
     return model.name, info.task, *figures, info.fingerprint[:_FINGERPRINT_SHOWN]

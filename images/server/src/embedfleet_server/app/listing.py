@@ -54,5 +54,6 @@ def _info(info: ModelInfo | None) -> dict[str, Any]:
         "precision", "precision_reason", "device", "revision", "padded", "layout", "layout_reason", "normalized",
     )  # fmt: skip
     known: dict[str, Any] = {name: getattr(info, name, None) for name in names}
+    known["devices"] = None if info is None else list(info.devices)
     prompts, matryoshka = (sorted(info.prompts), list(info.matryoshka)) if info is not None else ([], [])
     return known | {"prompts": prompts, "matryoshka": matryoshka}

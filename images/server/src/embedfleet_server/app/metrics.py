@@ -98,7 +98,18 @@ class _EngineCollector(Collector):
         sizes = {name: engine.batch_size(name) for name in names}
         yield _gauge("embedfleet_batch_size_limit", "Most inputs in the next batch, as set or learnt", sizes)
         yield GaugeMetricFamily("embedfleet_active_batches", "Batches under way", value=engine.stats().active_batches)
+        yield from self._devices()
         yield from self._shared()
+
+    def _devices(self) -> Iterator[Metric]:
+        batches = GaugeMetricFamily("embedfleet_device_batches", "Batches that the device has", labels=["device"])
+        busy = CounterMetricFamily("embedfleet_device_busy_seconds", "Seconds of batches that ended", labels=["device"])
+        failing = GaugeMetricFamily("embedfleet_device_failing_models", "Models that fail there", labels=["device"])
+        for name, figures in self._engine.devices().items():
+            batches.add_metric([name], figures.batches)
+            busy.add_metric([name], figures.busy_seconds)
+            failing.add_metric([name], len(figures.failing))
+        yield from (batches, busy, failing)
 
     def _shared(self) -> Iterator[Metric]:
         shared = self._engine.shared()

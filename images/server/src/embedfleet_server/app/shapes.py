@@ -65,6 +65,7 @@ class ModelDetails(BaseModel):
     fingerprint: str | None
     precision: str | None
     precision_reason: str | None
+    devices: list[str] | None
     layout: str | None
     layout_reason: str | None
 

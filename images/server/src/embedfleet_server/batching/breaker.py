@@ -41,7 +41,7 @@ TRANSITIONS = {
 
 @dataclass(slots=True)
 class Breaker:
-    """The breaker of one model; batches are known by their numbers, times are the driver's.
+    """The breaker of one model on one device; batches are known by their numbers, times are the driver's.
 
     `failed` is for batches as they were formed, not for halves of one that failed before, nor for too little memory:
     so one bad input counts once. `went_well` is for every batch, halves too.

@@ -1,7 +1,8 @@
 """The batching core: reserve, submit, next_batch, complete or fail. Pure: it never awaits, logs or reads a clock.
 
 The driver tells it what happened and when; it answers what to do. One semaphore over all models: `next_batch` takes a
-permit, `complete` and `fail` give it back. A device takes as many batches at once as it was said to.
+permit, `complete` and `fail` give it back. A device takes as many batches at once as it was said to; a model may stand
+on several, and its batches go to the least loaded.
 
 It is built in storeys, each a file: `Roster` (models and values), `Intake` (requests), `Dispatch` (batches), and here
 what can be asked.
@@ -38,9 +39,12 @@ class BatchingCore(Dispatch):
         return self._models[name].size
 
     def breaker_of(self, name: str) -> tuple[BreakerState, str]:
-        """Whether model `name` is refused for failing, and the cause of the last failure."""
-        breaker = self._models[name].breaker
-        return (BreakerState.CLOSED, "") if breaker is None else (breaker.state, breaker.cause)
+        """Whether model `name` is refused for failing on all of its devices, and the cause of the last failure."""
+        return self._models[name].breaker_of()
+
+    def failing_on(self, device: str) -> list[str]:
+        """The models of which a device gets no batches for the time being, since those before failed there."""
+        return [name for name, model in self._models.items() if model.is_failing_on(device)]
 
     def oldest_waiting(self, name: str) -> float | None:
         """When the input of model `name` that waits longest arrived."""
@@ -50,6 +54,15 @@ class BatchingCore(Dispatch):
     def oldest_running(self, name: str) -> float | None:
         """When the batch of model `name` that runs longest was formed."""
         return self._running.oldest(name)
+
+    def running_since(self, name: str) -> Mapping[str, float]:
+        """The same, for each device that runs a batch of the model."""
+        return self._running.since(name)
+
+    def devices(self) -> Mapping[str, int]:
+        """How many batches each device has, those that models stand on in the order of the models."""
+        names = dict.fromkeys(device for model in self._models.values() for device in model.devices)
+        return {device: self._running.on_device(device) for device in names}
 
     @property
     def total_queue_depth(self) -> int:
@@ -62,8 +75,12 @@ class BatchingCore(Dispatch):
         return not self._running and self.total_queue_depth == 0
 
     def costs(self) -> Mapping[str, CostLine]:
-        """What was learnt of each model's cost."""
+        """What was learnt of each model's cost, on its first device."""
         return {name: model.cost for name, model in self._models.items()}
+
+    def tokens_per_second(self, name: str) -> float | None:
+        """Speed of model `name` on all its devices together; None before its first batch."""
+        return self._models[name].tokens_per_second()
 
     def retry_after(self) -> float:
         """Seconds until what waits now will have been computed."""

@@ -40,6 +40,13 @@ class CostLine:
         slope = (self.xy - self.x * self.y) / spread
         return slope if slope > 0 else None
 
+    def seconds(self, tokens: int) -> float:
+        """What a batch of so many tokens takes; 0 before the first was seen."""
+        slope = self.slope()
+        if slope is None:
+            return self.y * tokens / self.x if self.x else 0.0
+        return max(0.0, self.y + slope * (tokens - self.x))
+
     def tokens_per_second(self) -> float | None:
         """Speed over the recent batches, their starts included and padding left out, as what waits is counted."""
         return self.own / self.y if self.y > 0 else None

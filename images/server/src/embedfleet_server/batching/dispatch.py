@@ -22,8 +22,8 @@ class Dispatch(Intake):
         held = self._held.due(now, runnable)
         if held is not None:
             return self._again(held, now)
-        name = self._choose(now, runnable)
-        return self._form(name, now) if name is not None else None
+        chosen = self._choose(now, runnable)
+        return self._form(*chosen, now) if chosen is not None else None
 
     def wake_at(self, now: float) -> float | None:
         """The time at which something is due by the clock alone, on a device with room."""
@@ -55,7 +55,7 @@ class Dispatch(Intake):
         model.failed(batch, fault, cause, now)
         self._leave(batch)
         follows = plan(batch, fault, self.retry)
-        self._held.add(batch.model, follows, now)
+        self._held.add(batch.model, follows, now, batch.device)
         for _, _, work, _ in (entry for group in follows.groups for entry in group):
             work.held += 1
             self._door.count(model, 1, 0)
@@ -63,41 +63,55 @@ class Dispatch(Intake):
         self._ledger.failed += len(follows.failed)
         return follows.failed
 
-    # Inside: which model is next.
+    # Inside: which model is next, and on which device.
 
     def _may_run(self, model: ModelState, now: float) -> bool:
-        return self._running.has_place(model.device) and model.may_start(now)
+        return bool(self._devices(model, now))
 
-    def _choose(self, now: float, runnable: Iterable[str]) -> str | None:
-        """The ready model that was served least, in tokens; of equals the one whose oldest work is oldest."""
+    def _devices(self, model: ModelState, now: float, avoid: str = "") -> list[str]:
+        """Those on which a batch of the model may start now, the best first."""
+        return [device for device in self._running.free(model.devices, avoid) if model.may_start(device, now)]
+
+    def _choose(self, now: float, runnable: Iterable[str]) -> tuple[str, str] | None:
+        """The ready model that was served least, in tokens; of equals the one whose oldest work is oldest.
+
+        With it the device: the least loaded of its own for which it is ready.
+        """
         best, best_turn = None, (math.inf, 0)
         for name in runnable:
             model = self._models[name]
             oldest = model.queue.oldest() if model.queue.count else None
             if oldest is None or (turn := (self._turns.served(name), oldest.number)) > best_turn:
                 continue
-            if self._is_ready(model, oldest, now):
-                best, best_turn = name, turn
+            devices = self._devices(model, now)
+            device = next((device for device in devices if self._is_ready(model, device, oldest, now)), None)
+            if device is not None:
+                best, best_turn = (name, device), turn
         return best
 
-    def _is_ready(self, model: ModelState, oldest: Work, now: float) -> bool:
-        idle = self._running.is_idle(model.device)
-        room, last = model.room(self.pressure), model.last_start
+    def _is_ready(self, model: ModelState, device: str, oldest: Work, now: float) -> bool:
+        idle = self._running.is_idle(device)
+        room, last = model.room(self.pressure, device), model.last_start
         return policies.is_ready(model.policy, room, model.queue, oldest, now, idle=idle, last_start=last)
 
     def _due(self, name: str, now: float) -> Iterable[float]:
         """When something of one model is due."""
         model = self._models[name]
-        if model.paused or not self._running.has_place(model.device):
+        if model.paused or not self._running.has_place(model.devices):
             return
-        if not model.may_start(now):
-            probe = model.breaker.wake_at() if model.breaker is not None and model.load.inputs else None
-            yield from () if probe is None else (probe,)
+        if not self._devices(model, now):
+            yield from self._probes(model)
             return
         oldest = model.queue.oldest()
         if oldest is not None:
             yield policies.due_at(model.policy, oldest, now, last_start=model.last_start)
         yield from (held.not_before for held in self._held.all() if held.model == name)
+
+    def _probes(self, model: ModelState) -> Iterable[float]:
+        """When the model is tried again on a device with room."""
+        breakers = [model.breakers.get(device) for device in self._running.free(model.devices)]
+        probes = [breaker.wake_at() for breaker in breakers if breaker is not None and model.load.inputs]
+        return [probe for probe in probes if probe is not None]
 
     def _drop_expired(self, now: float) -> None:
         """Nobody waits for these any more, though the driver's timer may not have said so yet."""
@@ -107,22 +121,22 @@ class Dispatch(Intake):
 
     # Inside: from inputs to a batch and back.
 
-    def _form(self, name: str, now: float) -> Batch:
+    def _form(self, name: str, device: str, now: float) -> Batch:
         model = self._models[name]
         entries = policies.form(
-            model.policy, model.room(self.pressure), model.queue, now,
-            padded=model.padded, start_tokens=model.cost.start_tokens(),
+            model.policy, model.room(self.pressure, device), model.queue, now,
+            padded=model.padded, start_tokens=model.on(device).cost.start_tokens(),
         )  # fmt: skip
         self._door.count(model, -len(entries), -sum(entry[1] for entry in entries))
         for entry in entries:
             self._door.shares.hold(entry[2].tenant, -1)
-        batch = self._start(name, entries, now)
+        batch = self._start(name, device, entries, now)
         self._turns.serve(name, batch.tokens)
         self._turns.leave(name, len(entries))
         return batch
 
     def _again(self, held: Held, now: float) -> Batch | None:
-        """Start a group that failed before, without those of it whose callers are gone."""
+        """Start a group that failed before, without those of it whose callers are gone; elsewhere, if there is room."""
         for _, _, work, _ in held.entries:
             if work.deadline <= now:
                 self.cancel(work)
@@ -132,15 +146,20 @@ class Dispatch(Intake):
         for _, _, work, _ in entries:
             work.held -= 1
             work.running += 1
-        self._door.count(self._models[held.model], -len(entries), 0)
-        return self._start(held.model, entries, now, held.attempt, is_part=held.is_part)
+        model = self._models[held.model]
+        self._door.count(model, -len(entries), 0)
+        device = self._devices(model, now, avoid=held.device)[0]
+        return self._start(held.model, device, entries, now, held.attempt, is_part=held.is_part)
 
-    def _start(self, name: str, entries: list[Entry], now: float, attempt: int = 0, *, is_part: bool = False) -> Batch:
+    def _start(
+        self, name: str, device: str, entries: list[Entry], now: float, attempt: int = 0, *, is_part: bool = False
+    ) -> Batch:
         model = self._models[name]
         self._ledger.running += len(entries)
         self._ledger.batches += 1
         tokens = policies.computed_tokens(entries, padded=model.padded)
-        batch = Batch(self._ledger.batches, name, model.device or "", entries, tokens, now, attempt, is_part)
+        expected = model.on(device).cost.seconds(tokens)
+        batch = Batch(self._ledger.batches, name, device, entries, tokens, now, attempt, is_part, expected)
         self._running.start(batch)
         model.started(batch)
         return batch

@@ -22,8 +22,7 @@ class Door:
     def refusal(self, model: ModelState, tenant: str, now: float) -> Refusal | None:
         """Why nothing comes in for this model now, however little it is."""
         self.shares.seen(tenant, now)
-        failing = model.breaker.refusal(now) if model.breaker is not None else None
-        return failing or self.pressure.refusal()
+        return model.refusal(now) or self.pressure.refusal()
 
     def admit(
         self, model: ModelState, inputs: int, tokens: int, tenant: str, models: Collection[ModelState]
@@ -62,6 +61,6 @@ class Door:
 def backlog_seconds(models: Collection[ModelState]) -> float | None:
     """Seconds of work that waits, as far as speeds are known; None when no speed is."""
     known = [
-        model.load.tokens / speed for model in models if model.load.tokens and (speed := model.cost.tokens_per_second())
+        model.load.tokens / speed for model in models if model.load.tokens and (speed := model.tokens_per_second())
     ]
     return sum(known) if known else None

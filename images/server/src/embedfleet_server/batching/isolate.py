@@ -18,6 +18,8 @@ class Held:
     entries: list[Entry] = field(compare=False)
     attempt: int = field(compare=False)
     is_part: bool = field(compare=False)
+    device: str = field(compare=False, default="")
+    """Where they failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,11 @@ class HeldBatches:
         self._heap: list[Held] = []
         self._numbers = 0
 
-    def add(self, model: str, plan_: Plan, now: float) -> None:
-        """Hold the groups of a plan."""
+    def add(self, model: str, plan_: Plan, now: float, device: str = "") -> None:
+        """Hold the groups of a plan, made for what failed on `device`."""
         for entries in plan_.groups:
             self._numbers += 1
-            held = Held(now + plan_.delay, self._numbers, model, entries, plan_.attempt, plan_.is_part)
+            held = Held(now + plan_.delay, self._numbers, model, entries, plan_.attempt, plan_.is_part, device)
             heapq.heappush(self._heap, held)
 
     def due(self, now: float, runnable: "set[str]") -> Held | None:

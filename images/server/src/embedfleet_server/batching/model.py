@@ -1,20 +1,21 @@
-"""What the core knows of one model: its queue and bound, where it runs, and what its batches taught."""
+"""What the core knows of one model: its queue and bound, the devices it stands on, what its batches taught of each."""
 
 import math
 from dataclasses import dataclass, field
 
 from embedfleet_server.batching.admission import Load
-from embedfleet_server.batching.breaker import Breaker
+from embedfleet_server.batching.breaker import Breaker, State
 from embedfleet_server.batching.cost import CostLine
 from embedfleet_server.batching.flow import Bucket, length_bucket, one_bucket
-from embedfleet_server.batching.memory import MemoryBudget
+from embedfleet_server.batching.learnt import Learnt
 from embedfleet_server.batching.pressure import BatchMemory, Pressure
 from embedfleet_server.batching.queue import ModelQueue
-from embedfleet_server.batching.sizing import AdaptiveSize
 from embedfleet_server.batching.spread import Spread
-from embedfleet_server.batching.types import Batch, Bound, Fault, Policy, Room
+from embedfleet_server.batching.types import Batch, Bound, Fault, Policy, Refusal, Room
 
 _KNOWN = 4.5  # weight of the batches seen, after the fifth, from which their speed is believed
+_BADNESS = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+_ANY = 2**31  # batches at once where nothing bounds them
 
 
 @dataclass(slots=True)
@@ -25,56 +26,100 @@ class ModelState:
     bound: Bound
     queue: ModelQueue
     load: Load = field(default_factory=Load)
-    device: str | None = None
+    devices: tuple[str, ...] = ()
+    """Those it stands on, a copy on each; none before it is loaded."""
+    permits: int = _ANY
+    """Most batches at once, over all models."""
     padded: bool = True
     paused: bool = False
     last_start: float = -math.inf
-    cost: CostLine = field(default_factory=CostLine)
-    memory: MemoryBudget = field(default_factory=MemoryBudget)
     spread: Spread = field(default_factory=Spread)
-    needs: BatchMemory = field(default_factory=BatchMemory)
-    sizer: AdaptiveSize | None = None
-    breaker: Breaker | None = None
+    breakers: dict[str, Breaker] = field(default_factory=dict)
+    """By device, of those on which a batch was started; none where a failing model is not refused."""
+    first: Learnt = field(default_factory=Learnt)
+    """Of the first device, and what is taken for the others until a batch of theirs ran."""
+    _further: dict[str, Learnt] = field(default_factory=dict)
+    """Of the others, by name."""
 
     def change(self, policy: Policy, bound: Bound) -> None:
         """New values; what was learnt still counts."""
         before = self.policy.sizing
         self.policy, self.bound = policy, bound
         self.queue.regroup(self._bucket())
-        self._change_sizer(policy, None if before is None else before.initial)
-        if policy.breaking is None:
-            self.breaker = None
-        elif self.breaker is None:
-            self.breaker = Breaker(policy.breaking)
-        elif self.breaker.limits != policy.breaking:
-            self.breaker.change(policy.breaking)
+        for learnt in self._all():
+            learnt.change(policy, None if before is None else before.initial)
+        self._change_breakers(policy)
 
-    def room(self, pressure: Pressure) -> Room:
-        """What the next batch may hold: as configured, learnt, and left by memory."""
-        tokens = self._allowed()
-        if self.sizer is None:
-            return Room(self.policy.max_batch_size, pressure.within(tokens))
-        learnt = self.sizer.tokens
-        return Room(self.sizer.most, pressure.within(tokens if learnt is None else min(tokens, learnt)))
+    # What is known of its devices.
+
+    def on(self, device: str) -> Learnt:
+        """What is known of the model on one of its devices."""
+        return self._further.get(device, self.first)
+
+    @property
+    def cost(self) -> CostLine:
+        """What batches cost on the first device."""
+        return self.first.cost
+
+    @property
+    def needs(self) -> BatchMemory:
+        """What batches take of the first device's memory."""
+        return self.first.needs
+
+    def room(self, pressure: Pressure, device: str) -> Room:
+        """What the next batch may hold on a device: as configured, learnt, and left by memory."""
+        return self.on(device).room(self.policy, pressure)
 
     @property
     def size(self) -> int:
-        """Most inputs in the next batch; where it is learnt, of average length."""
-        return self.policy.max_batch_size if self.sizer is None else self.sizer.size
+        """Most inputs in the next batch, on whichever device that is; where it is learnt, of average length."""
+        return max(learnt.size(self.policy) for learnt in self._all())
 
     def learn_size_from(self, size: int) -> None:
         """Learn the size anew, from `size` on, where it is learnt."""
-        sizing = self.policy.sizing
-        if sizing is not None:
-            self.sizer = AdaptiveSize(sizing.smallest, self.policy.max_batch_size, size, sizing.target)
+        for learnt in self._all():
+            learnt.learn_size_from(size, self.policy)
 
-    def may_start(self, now: float) -> bool:
-        """Whether nothing of its own keeps it from starting a batch."""
-        return not self.paused and (self.breaker is None or self.breaker.may_start(now))
+    def tokens_per_second(self, weight: float = 0.0) -> float | None:
+        """Speed of all its devices together, of which no more work at once than there are permits.
+
+        Those of which less than `weight` is known count as the mean of the others; None where that is all of them.
+        """
+        lines = [learnt.cost for learnt in self._all() if learnt.cost.weight >= weight]
+        speeds = [speed for line in lines if (speed := line.tokens_per_second())]
+        if not speeds:
+            return None
+        return sum(speeds) / len(speeds) * min(self.permits, max(1, len(self.devices)))
+
+    # Whether it is well.
+
+    def may_start(self, device: str, now: float) -> bool:
+        """Whether nothing of its own keeps it from starting a batch there."""
+        breaker = self.breakers.get(device)
+        return not self.paused and (breaker is None or breaker.may_start(now))
+
+    def refusal(self, now: float) -> Refusal | None:
+        """What the door answers where it fails on all of its devices: that of the one that is tried first."""
+        refusals = [breaker.refusal(now) for breaker in self.breakers.values()]
+        if not self.devices or len(refusals) < len(self.devices):
+            return None
+        found = [refusal for refusal in refusals if refusal is not None]
+        return None if len(found) < len(refusals) else min(found, key=lambda refusal: refusal.retry_after or 0.0)
+
+    def breaker_of(self) -> tuple[State, str]:
+        """The state of the device on which it is best, and the cause of the last failure there."""
+        if not self.devices or len(self.breakers) < len(self.devices):
+            return State.CLOSED, ""
+        best = min(self.breakers.values(), key=lambda breaker: _BADNESS[breaker.state])
+        return best.state, best.cause
+
+    def is_failing_on(self, device: str) -> bool:
+        """Whether no batch of it goes there, or one that is to show whether it is well again."""
+        return device in self.breakers and self.breakers[device].state is not State.CLOSED
 
     def expected(self, priority: int, tenant: str, tokens: int) -> float:
         """Seconds until what is served before new work is computed; 0 while no speed is known."""
-        speed = self.cost.tokens_per_second() if self.cost.weight >= _KNOWN else None
+        speed = self.tokens_per_second(_KNOWN)
         return self.queue.ahead(priority, tenant, tokens) / speed if speed else 0.0
 
     # What became of a batch.
@@ -82,61 +127,54 @@ class ModelState:
     def started(self, batch: Batch) -> None:
         """A batch was handed out."""
         self.last_start = batch.formed
-        if self.breaker is not None:
-            self.breaker.started(batch.number)
+        if self.policy.breaking is not None:
+            self.breakers.setdefault(batch.device, Breaker(self.policy.breaking)).started(batch.number)
 
     def ran(self, batch: Batch, seconds: float | None, peak_mib: float | None, failed: int, now: float) -> None:
         """A batch gave rows, `failed` of them useless; `seconds` and `peak_mib` where they were measured."""
         if seconds is not None:
-            own = sum(entry[1] for entry in batch.entries)
-            self.cost.learn(batch.tokens, seconds, own)
             self.spread.learn(batch, batch.formed + seconds)
-            if self.sizer is not None:
-                self.sizer.ran(len(batch.entries), own, seconds, batch.tokens, self._allowed())
-        if peak_mib is not None:
-            self.needs.learn(batch.tokens, peak_mib)
-        self.memory.went_well(self.policy.max_batch_tokens)
-        if self.breaker is not None and failed < len(batch.entries):
-            self.breaker.went_well(batch.number)
-        elif self.breaker is not None:
-            self._broke(batch, "no row of a batch was finite", now)
+        self._own(batch.device).ran(batch, seconds, peak_mib, self.policy)
+        breaker = self.breakers.get(batch.device)
+        if breaker is not None and failed < len(batch.entries):
+            breaker.went_well(batch.number)
+        elif breaker is not None:
+            _broke(breaker, batch, "no row of a batch was finite", now)
 
     def failed(self, batch: Batch, fault: Fault, cause: str, now: float) -> None:
         """A batch gave nothing."""
-        if fault is Fault.MEMORY:
-            self.memory.ran_out(batch.tokens)
-        if self.sizer is not None and fault is not Fault.PERMANENT:
-            self.sizer.failed()
-        if self.breaker is not None and fault is Fault.MEMORY:
-            self.breaker.ended(batch.number)
-        elif self.breaker is not None:
-            self._broke(batch, cause, now)
+        self._own(batch.device).failed(batch, fault)
+        breaker = self.breakers.get(batch.device)
+        if breaker is not None and fault is Fault.MEMORY:
+            breaker.ended(batch.number)
+        elif breaker is not None:
+            _broke(breaker, batch, cause, now)
 
-    def _allowed(self) -> int:
-        """Most tokens in a batch, as configured and left by memory."""
-        policy = self.policy
-        tokens = self.memory.within(policy.max_batch_tokens)
-        seen = None if policy.max_batch_mib is None else self.needs.tokens_within(policy.max_batch_mib)
-        return tokens if seen is None else max(1, min(tokens, seen))
+    def _own(self, device: str) -> Learnt:
+        """The same as `on`, for a batch of that device to teach it: from now on apart from the first's."""
+        if device in self.devices[1:] and device not in self._further:
+            self._further[device] = self.first.copied()
+        return self.on(device)
 
-    def _broke(self, batch: Batch, cause: str, now: float) -> None:
-        """Parts of a batch that failed before tell nothing new: one bad input counts once."""
-        assert self.breaker is not None
-        if batch.is_part:
-            self.breaker.ended(batch.number)
-        else:
-            self.breaker.failed(batch.number, cause, now)
+    def _all(self) -> list[Learnt]:
+        return [self.first, *self._further.values()]
 
-    def _change_sizer(self, policy: Policy, initial: int | None) -> None:
-        """Learn on, unless the size from which it is learnt is no longer `initial`."""
-        sizing = policy.sizing
-        if sizing is None:
-            self.sizer = None
-        elif self.sizer is None or sizing.initial != initial:
-            self.learn_size_from(sizing.initial)
-        else:
-            self.sizer.change(sizing.smallest, policy.max_batch_size, sizing.target)
+    def _change_breakers(self, policy: Policy) -> None:
+        if policy.breaking is None:
+            self.breakers.clear()
+            return
+        for breaker in self.breakers.values():
+            if breaker.limits != policy.breaking:
+                breaker.change(policy.breaking)
 
     def _bucket(self) -> Bucket:
         """How lengths share buckets: not at all where nothing is gained by it."""
         return length_bucket if self.policy.sort_by_length and self.policy.enabled else one_bucket
+
+
+def _broke(breaker: Breaker, batch: Batch, cause: str, now: float) -> None:
+    """Parts of a batch that failed before tell nothing new: one bad input counts once."""
+    if batch.is_part:
+        breaker.ended(batch.number)
+    else:
+        breaker.failed(batch.number, cause, now)

@@ -48,6 +48,8 @@ class Roster:
     @permits.setter
     def permits(self, permits: int) -> None:
         self._running.permits = permits
+        for model in self._models.values():
+            model.permits = permits
 
     @property
     def bound(self) -> Bound:
@@ -65,13 +67,14 @@ class Roster:
 
     def add_model(self, name: str, policy: Policy, bound: Bound | None = None) -> None:
         """A queue for model `name`; nothing of it runs until `model_ready`."""
-        self._models[name] = ModelState(policy, bound or Bound(), ModelQueue(one_bucket, self._tenants))
+        queue = ModelQueue(one_bucket, self._tenants)
+        self._models[name] = ModelState(policy, bound or Bound(), queue, permits=self.permits)
         self.change(name, policy, bound)
 
-    def model_ready(self, name: str, device: str, *, padded: bool) -> None:
-        """The model is loaded on `device`; `padded` says whether its forward computes padding."""
+    def model_ready(self, name: str, *devices: str, padded: bool) -> None:
+        """The model is loaded, a copy on each of `devices`; `padded` says whether its forward computes padding."""
         model = self._models[name]
-        model.device, model.padded = device, padded
+        model.devices, model.padded = devices, padded
 
     def change(self, name: str, policy: Policy, bound: Bound | None = None) -> None:
         """New values for one model; what waits stays and is served by them."""

@@ -1,5 +1,6 @@
 """What runs: one semaphore over all models, and so many places on each device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from embedfleet_server.batching.types import Batch
@@ -24,17 +25,34 @@ class Running:
         """Whether no permit is left."""
         return len(self._active) >= self.permits
 
-    def has_place(self, device: str | None) -> bool:
-        """Whether the device takes one more batch; None is a device that is not known yet."""
-        return device is not None and self._on_device.get(device, 0) < self.per_device
+    def has_place(self, devices: Sequence[str]) -> bool:
+        """Whether one of the devices takes one more batch."""
+        return any(self._on_device.get(device, 0) < self.per_device for device in devices)
 
-    def is_idle(self, device: str | None) -> bool:
+    def free(self, devices: Sequence[str], avoid: str = "") -> list[str]:
+        """Those that take one more batch, the least loaded first, of equals in the order given; `avoid` is the last."""
+        free = [device for device in devices if self._on_device.get(device, 0) < self.per_device]
+        return sorted(free, key=lambda device: (device == avoid, self._load(device))) if len(free) > 1 else free
+
+    def is_idle(self, device: str) -> bool:
         """Whether a batch would run at once, rather than wait beside those that run."""
-        return self._on_device.get(device or "", 0) < self.per_device - self.prepared
+        return self._on_device.get(device, 0) < self.per_device - self.prepared
+
+    def on_device(self, device: str) -> int:
+        """How many batches a device has."""
+        return self._on_device.get(device, 0)
 
     def oldest(self, model: str) -> float | None:
         """When the batch of `model` that runs longest was formed."""
         return min((batch.formed for batch in self._active.values() if batch.model == model), default=None)
+
+    def since(self, model: str) -> dict[str, float]:
+        """The same for each device that runs one."""
+        found: dict[str, float] = {}
+        for batch in self._active.values():
+            if batch.model == model:
+                found[batch.device] = min(batch.formed, found.get(batch.device, batch.formed))
+        return found
 
     def start(self, batch: Batch) -> None:
         """Take permit and place."""
@@ -50,3 +68,8 @@ class Running:
             work.running -= 1
             gone += work.cancelled
         return gone
+
+    def _load(self, device: str) -> tuple[float, int]:
+        """What runs there: seconds that it takes in all, by what was measured, and how many batches."""
+        batches = [batch for batch in self._active.values() if batch.device == device]
+        return sum(batch.expected for batch in batches), len(batches)

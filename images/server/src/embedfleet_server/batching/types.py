@@ -145,6 +145,8 @@ class Batch:
     """How often these inputs were tried before because of a fault that may pass."""
     is_part: bool = False
     """A part of a batch that failed before."""
+    expected: float = 0.0
+    """Seconds that it takes, by what batches before it took on this device; 0 where none ran."""
 
     def payloads(self) -> list[Any]:
         """The payloads, in the order of the rows that the forward has to give."""

@@ -30,11 +30,12 @@ class Dispatcher:
         self,
         core: BatchingCore,
         workers: Forwards,
-        model_of: Callable[[str], Any],
+        model_of: Callable[[str, str], Any],
         observe: Callable[[BatchRecord], None],
         may_pass: MayPass | None = None,
         delivery: Delivery | None = None,
     ) -> None:
+        """`model_of` gives what computes the batches of a model on a device."""
         self._may_pass = may_pass
         self._delivery = delivery or RowDelivery()
         self._core, self._workers, self._model_of, self._observe = core, workers, model_of, observe
@@ -83,7 +84,7 @@ class Dispatcher:
     async def _run(self, batch: Batch) -> None:
         """One batch, from forward to answers. The permit comes back and the next batch starts before rows go out."""
         loop = asyncio.get_running_loop()
-        model = self._model_of(batch.model)
+        model = self._model_of(batch.model, batch.device)
         started = loop.time()
         try:
             rows = await self._workers.forward(model, batch.payloads())
@@ -106,7 +107,9 @@ class Dispatcher:
         fault, now = classify(error, self._may_pass), asyncio.get_running_loop().time()
         if (more := self._sparing.ask(now)) is not None:
             size = len(batch.entries)
-            _log.warning("a batch of %d for model %s failed (%s): %r%s", size, batch.model, fault.value, error, more)
+            where = f" on {batch.device}" if len(self._core.devices()) > 1 else ""
+            said = "a batch of %d for model %s failed%s (%s): %r%s"
+            _log.warning(said, size, batch.model, where, fault.value, error, more)
         lost = self._core.fail(batch, fault, now, f"{type(error).__name__}: {error}")
         self._delivery.lose(lost, fault, error)
         self._dispatch()
@@ -118,6 +121,6 @@ class Dispatcher:
         self._observe(
             BatchRecord(
                 batch.model, len(batch.entries), batch.tokens, own, waited, seconds, failed,
-                formed=batch.formed, ended=ended, attempt=batch.attempt, entries=batch.entries,
+                formed=batch.formed, ended=ended, attempt=batch.attempt, entries=batch.entries, device=batch.device,
             )
         )  # fmt: skip

@@ -5,9 +5,10 @@ A request goes: reserve room → model loaded → tokenise → admit → queue �
 
 import asyncio
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from embedfleet.api import BatchingSettings
@@ -25,6 +26,7 @@ from embedfleet_server.engine.asking import (
     refused,
 )
 from embedfleet_server.engine.cache import MIB
+from embedfleet_server.engine.copies import copy_on
 from embedfleet_server.engine.delivery import Answer, Pending
 from embedfleet_server.engine.dispatcher import Dispatcher
 from embedfleet_server.engine.errand import Errand
@@ -76,6 +78,7 @@ class Engine(Figures):
         self._workers = workers or ThreadWorkers()
         self._observer = observer or Observer()
         self._sizes: Counter[int] = Counter()
+        self._busy = defaultdict(float)
         self._core = core_of(settings, models)
         self._slots = {name: Slot(config, self._workers, self._model_ready) for name, config in models.items()}
         self._watch = Watch(self._core, models, readings)
@@ -296,7 +299,6 @@ class Engine(Figures):
 
     def state(self) -> dict[str, Any]:
         """The engine's part of `/state`: queues, counts, sizes of the batches formed, speeds."""
-        costs = self._core.costs()
         return {
             "generation": self.settings.generation,
             "queues": {name: self._core.queue_depth(name) for name in self._slots},
@@ -311,7 +313,8 @@ class Engine(Figures):
             "wait_seconds": {name: round(self._core.wait(name), 3) for name in self._slots},
             "batch_sizes": {name: self._core.batch_size(name) for name in self._slots},
             "breakers": {name: self._core.breaker_of(name)[0].value for name in self._slots},
-            "tokens_per_second": {name: costs[name].tokens_per_second() for name in self._slots},
+            "tokens_per_second": {name: self._core.tokens_per_second(name) for name in self._slots},
+            "devices": {name: asdict(figures) for name, figures in self.devices().items()},
         }
 
     def shared(self) -> dict[str, int]:
@@ -454,20 +457,21 @@ class Engine(Figures):
         self._workers.close()
         return stuck
 
-    def _model(self, name: str) -> Model:
+    def _model(self, name: str, device: str) -> Model:
         model = self._slots[name].model
         if model is None:
             raise AssertionError(f"This is a bug: a batch was formed for {name!r}, which is not loaded")
-        return model
+        return copy_on(model, device)
 
     def _model_ready(self, name: str, model: Model, tokens: int) -> None:
-        self._core.model_ready(name, model.info.device, padded=model.info.padded)
+        self._core.model_ready(name, *model.info.devices, padded=model.info.padded)
         if (peak := model.peak_mib()) is not None:
             self._core.learn_memory(name, tokens, peak)
         self._observer.loaded(name)
 
     def _batch_ended(self, record: BatchRecord) -> None:
         self._sizes[record.size] += 1
+        self._busy[record.device] += record.busy_seconds
         if record.failed < record.size:
             self._watch.succeeded(record.model, asyncio.get_running_loop().time())
         self._observer.batch(record)

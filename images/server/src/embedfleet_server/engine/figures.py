@@ -1,6 +1,8 @@
 """What the engine tells of its queues at this instant: to the health of the service, to metrics, to callers."""
 
 import asyncio
+from collections import defaultdict
+from dataclasses import dataclass
 
 from embedfleet.api import BatchingSettings
 from embedfleet_server.batching.breaker import State
@@ -8,11 +10,22 @@ from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import NORMAL, Stats
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceFigures:
+    """One device: batches that it has now, seconds for which it computed in all, models that fail there."""
+
+    batches: int
+    busy_seconds: float
+    failing: list[str]
+
+
 class Figures:
     """The lower storey of `Engine`: questions that change nothing."""
 
     settings: BatchingSettings
     _core: BatchingCore
+    _busy: defaultdict[str, float]
+    """Seconds of batches that ended, by device."""
 
     def queue_depth(self, model: str) -> int:
         """Inputs waiting for `model`."""
@@ -37,6 +50,13 @@ class Figures:
         now = asyncio.get_running_loop().time()
         waiting, running = self._core.oldest_waiting(model), self._core.oldest_running(model)
         return now - (now if waiting is None else waiting), now - (now if running is None else running)
+
+    def devices(self) -> dict[str, DeviceFigures]:
+        """The devices that models stand on, by name."""
+        return {
+            name: DeviceFigures(batches, round(self._busy[name], 6), self._core.failing_on(name))
+            for name, batches in self._core.devices().items()
+        }
 
     def is_failing(self, model: str) -> bool:
         """Whether requests for `model` are refused because its batches fail."""

@@ -50,6 +50,8 @@ class ModelView:
     queue_depth: int = 0
     oldest_waiting: float | None = None
     oldest_running: float | None = None
+    running_since: Mapping[str, float] = field(default_factory=dict)
+    """The same for each device that runs a batch of it."""
     last_success: float | None = None
     paused: bool = False
 
@@ -106,7 +108,9 @@ def _memory(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _stuck(name: str, view: ModelView, now: float, config: HealthConfig) -> Iterator[Finding]:
     if view.oldest_running is not None and (age := now - view.oldest_running) > config.stuck_seconds:
-        message = f"a batch of {name!r} runs for {age:.0f} s; {config.stuck_seconds:.0f} s is the limit"
+        devices = [device for device, since in view.running_since.items() if now - since > config.stuck_seconds]
+        where = f" on {', '.join(devices)}" if devices else ""
+        message = f"a batch of {name!r} runs for {age:.0f} s{where}; {config.stuck_seconds:.0f} s is the limit"
         yield Finding(Code.STUCK_BATCH, Severity.CRITICAL, name, message)
 
 

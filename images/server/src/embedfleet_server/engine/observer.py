@@ -38,6 +38,13 @@ class BatchRecord:
     attempt: int = 0
     """How often these inputs were tried before."""
     entries: Sequence[Entry] = ()
+    device: str = ""
+    """Where it was computed."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """For how long it held its device, be it in vain."""
+        return self.ended - self.formed if self.compute_seconds is None else self.compute_seconds
 
     def shares(self) -> list[Share]:
         """What each request has in it; worked out when asked for, since few ask."""

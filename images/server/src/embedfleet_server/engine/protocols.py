@@ -1,7 +1,8 @@
 """What the engine asks of a model: the one seam between batching and torch.
 
 A model is synchronous and may block. The engine calls `encode` from a tokenizer thread and `forward` from the
-thread of the model's device, never both from the event loop, and never two forwards of one device at once.
+thread of the model's device, never both from the event loop, and never two forwards of one device at once. A model on
+several devices is a copy for each, which are models of their own (`copies`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,13 @@ class ModelInfo:
     """Whether a batch is computed as one row of tokens, or as rows that are padded to the longest."""
     layout_reason: str = ""
     """Why it is this layout, in words."""
+    other_devices: tuple[str, ...] = ()
+    """Beside `device`: where further copies of it stand (see `copies`)."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All that it stands on."""
+        return (self.device, *self.other_devices)
 
 
 class Model(Protocol):

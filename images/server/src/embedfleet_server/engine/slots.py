@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from embedfleet_server.engine.copies import copies_of
 from embedfleet_server.engine.errors import ModelLoadFailed
-from embedfleet_server.engine.protocols import Item, Loader, Model, ModelInfo, Pair
+from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Pair
 from embedfleet_server.engine.rows import finite, problem
 from embedfleet_server.engine.workers import Workers
 
@@ -101,8 +102,9 @@ class Slot:
         else:
             self.model, self.state, self.cause, self._failures = model, "Ready", None, 0
             _log.info(
-                "model %s is ready precision=%s device=%s", model.info.name, model.info.precision, model.info.device
-            )
+                "model %s is ready precision=%s device=%s",
+                model.info.name, model.info.precision, ",".join(model.info.devices),
+            )  # fmt: skip
             self._on_ready(self.config.name, model, tokens)
         finally:
             if model is not None and model is not self.model:
@@ -110,16 +112,26 @@ class Slot:
             self._loading = None
 
     async def _self_test(self, model: Model) -> int:
-        """A known input must give one finite row of the stated length; it also pays the first forward's cost."""
+        """A known input must give one finite row of the stated length on each device; pays the first forwards' cost."""
         info = model.info
         known: Item = Pair(_KNOWN_TEXT, _KNOWN_TEXT) if info.task == "Rerank" else _KNOWN_TEXT
         encoded = await self._workers.encode(model, [known], "")
-        rows = await self._workers.forward(model, encoded)
-        if (wrong := problem(rows, 1, info.task, info.native_dimensions)) is not None:
-            raise ModelLoadFailed(self.config.name, f"its self-test {wrong}")
-        if not finite(rows).all():
-            raise ModelLoadFailed(self.config.name, "its self-test gave a row that is not finite")
+        for copy in copies_of(model):
+            await self._test(copy, encoded, f" on {copy.info.device}" if info.other_devices else "")
         return len(encoded[0].token_ids)
+
+    async def _test(self, copy: Model, encoded: list[Encoded], where: str) -> None:
+        """One copy's; it may stand `where` others do not."""
+        try:
+            rows = await self._workers.forward(copy, encoded)
+        except Exception as error:
+            if not where:
+                raise
+            raise ModelLoadFailed(self.config.name, f"its self-test{where}: {type(error).__name__}: {error}") from error
+        if (wrong := problem(rows, 1, copy.info.task, copy.info.native_dimensions)) is not None:
+            raise ModelLoadFailed(self.config.name, f"its self-test{where} {wrong}")
+        if not finite(rows).all():
+            raise ModelLoadFailed(self.config.name, f"its self-test{where} gave a row that is not finite")
 
     def _on_failure(self, error: Exception) -> None:
         self.state = "Failed"

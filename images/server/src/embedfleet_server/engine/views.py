@@ -6,6 +6,7 @@ deadlines and the device with all else; no caller can name it, since a model's n
 
 from typing import Protocol, runtime_checkable
 
+from embedfleet_server.engine.copies import copies_of, joined
 from embedfleet_server.engine.errors import ModelLoadFailed
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.engine.slots import ModelConfig
@@ -54,6 +55,9 @@ class _Shared:
         """Its view; whoever asks for it has asked the model itself before."""
         if self._model is None:
             raise ModelLoadFailed(tokens_of(self._name), f"model {self._name!r} is not loaded yet")
-        if not isinstance(self._model, GivesTokens):
+        return joined([self._view_of(copy) for copy in copies_of(self._model)])
+
+    def _view_of(self, copy: Model) -> Model:
+        if not isinstance(copy, GivesTokens):
             raise ModelLoadFailed(self._name, "late chunking needs a Dense model, which this is not")
-        return self._model.token_vectors()
+        return copy.token_vectors()

@@ -56,6 +56,7 @@ class Watch:
             queue_depth=self._core.queue_depth(name),
             oldest_waiting=self._core.oldest_waiting(name),
             oldest_running=self._core.oldest_running(name),
+            running_since=self._core.running_since(name),
             last_success=self._last_success.get(name),
             paused=self._core.is_paused(name),
         )

@@ -38,7 +38,7 @@ class Workers(Protocol):
         """What `call` gives, where texts are tokenised."""
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
-        """`Model.forward`, on the model's device."""
+        """`Model.forward`, on the model's device; of one that stands on several, `model` is a copy."""
 
     def close(self) -> None:
         """No more work will come; does not wait for what hangs."""

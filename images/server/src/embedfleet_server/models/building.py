@@ -20,7 +20,7 @@ from embedfleet_server.engine.scoring import ACTIVATIONS
 from embedfleet_server.models import effective, packing, varlen
 from embedfleet_server.models.attention import CannotPack
 from embedfleet_server.models.dense import DenseForward, DenseModel, normalizes
-from embedfleet_server.models.device import Placement, hardware
+from embedfleet_server.models.device import Placement, hardware, is_cpu
 from embedfleet_server.models.fingerprint import Behaviour, fingerprint
 from embedfleet_server.models.forward import Forward, Modules
 from embedfleet_server.models.linear import pack
@@ -228,7 +228,7 @@ def _layout(loaded: Loaded, modules: Modules, most: int) -> tuple[packing.Packed
     if len(modules) == 1:
         return None, packing.Layout("padded", "its transformer pools by itself")
     try:
-        kernel = None if loaded.device == "cpu" else varlen.kernel(hardware(loaded.device), loaded.placement.dtype)
+        kernel = None if is_cpu(loaded.device) else varlen.kernel(hardware(loaded.device), loaded.placement.dtype)
     except CannotPack as why:
         return None, packing.Layout("padded", str(why))
     return packing.packed(modules[0], vocabulary=loaded.vocabulary, most=most, kernel=kernel)

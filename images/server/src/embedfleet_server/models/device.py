@@ -1,6 +1,8 @@
 """Where a model computes, and how precisely."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,19 +27,37 @@ class Placement:
         return str(self.dtype).removeprefix("torch.")
 
 
-def device_of(gpu_count: int) -> str:
-    """Torch's name of the device for a service with `gpu_count` GPUs."""
+def found_gpus() -> int:
+    """How many GPUs torch can use here."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def devices_of(gpu_count: int, found: Callable[[], int] = found_gpus) -> tuple[str, ...]:
+    """Torch's names of the devices for a service with `gpu_count` GPUs: so many, or as many as are `found`."""
     if gpu_count == 0:
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda:0"
-    _log.warning("the manifest asks for %d GPU, torch finds none here: computing on the CPU", gpu_count)
-    return "cpu"
+        return ("cpu",)
+    count = min(gpu_count, found())
+    if count == 0:
+        _log.warning("the manifest asks for %d GPU, torch finds none here: computing on the CPU", gpu_count)
+        return ("cpu",)
+    if count < gpu_count:
+        _log.warning("the manifest asks for %d GPUs, torch finds %d here: computing on these", gpu_count, count)
+    return tuple(f"cuda:{index}" for index in range(count))
+
+
+def is_cpu(device: str) -> bool:
+    """Whether torch's name is one of the CPU."""
+    return torch.device(device).type == "cpu"
+
+
+def current(device: str) -> AbstractContextManager[object]:
+    """Makes it torch's current device meanwhile: streams and graphs that name none are made there."""
+    return nullcontext() if is_cpu(device) else torch.cuda.device(device)
 
 
 def hardware(device: str, cpuinfo: Path = _CPUINFO) -> Hardware:
     """What the device can do, as far as precisions go."""
-    if device != "cpu":
+    if not is_cpu(device):
         return Hardware(capability=torch.cuda.get_device_capability(device))
     return Hardware(flags=cpu_flags(cpuinfo))
 
@@ -54,4 +74,4 @@ def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
 
 def free_bytes(device: str) -> float:
     """What a CUDA device has left; a CPU has the host's memory, which others know."""
-    return float("inf") if device == "cpu" else float(torch.cuda.mem_get_info(device)[0])
+    return float("inf") if is_cpu(device) else float(torch.cuda.mem_get_info(device)[0])

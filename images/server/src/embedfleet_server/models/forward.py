@@ -10,10 +10,10 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from embedfleet_server.engine.protocols import Encoded
 from embedfleet_server.models import layout
-from embedfleet_server.models.copies import copies
 from embedfleet_server.models.memory import Peaks
 from embedfleet_server.models.packing import Packed
 from embedfleet_server.models.tokenizing import Prompted
+from embedfleet_server.models.transfers import copies
 
 Modules = Sequence[torch.nn.Module]
 Features = dict[str, torch.Tensor]

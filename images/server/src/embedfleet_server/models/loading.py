@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from embedfleet_server.engine.errors import DeviceLost, ModelLoadFailed
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.models import choosing
 from embedfleet_server.models.building import Loaded, build
-from embedfleet_server.models.device import Placement, device_of, free_bytes, hardware
+from embedfleet_server.models.copying import copied
+from embedfleet_server.models.device import Placement, devices_of, free_bytes, hardware
 from embedfleet_server.models.digests import DIGESTS, mismatches
 from embedfleet_server.models.faults import meaning
 from embedfleet_server.models.files import float32_bytes, tensor_names
@@ -48,6 +49,7 @@ def loader(
     gpu_count: int,
     threads: int | None = None,
     room: Callable[[], float] = lambda: math.inf,
+    devices: Callable[[int], Sequence[str]] = devices_of,
 ) -> Loader:
     """A function that loads the model of `spec`; whatever goes wrong is `ModelLoadFailed` with the cause.
 
@@ -56,6 +58,8 @@ def loader(
     `store` is a directory laid out like the Hugging Face cache, asked before the hub; `offline` forbids the hub.
     `threads` is how many torch computes with on a CPU, for the whole process; unset, torch decides. `room` is how many
     bytes of the host's memory are free: a model in half precision is compared with itself in float32 where that fits.
+    `devices` says which there are for so many GPUs, by torch's names: the model is loaded on each, one after the other,
+    in the precision that was chosen on the first.
     """
 
     def load() -> Model:
@@ -64,11 +68,14 @@ def loader(
                 torch.set_num_threads(threads)
             weights = resolve(spec.source, store=store, offline=offline)
             _check_digests(weights, store)
-            making = _Making(spec, weights, task_of(weights.directory, spec.task), device_of(gpu_count), store)
+            task, (device, *others) = task_of(weights.directory, spec.task), devices(gpu_count)
+            making = _Making(spec, weights, task, device, store)
             around = making.around(room())
             if spec.dtype == "Auto":
-                return choosing.automatic(making, around)
-            return choosing.named(making, spec.dtype.lower(), around)
+                model = choosing.automatic(making, around)
+            else:
+                model = choosing.named(making, spec.dtype.lower(), around)
+            return copied(model, {name: _Making(spec, weights, task, name, store) for name in others})
         except ModelProblem as problem:
             raise ModelLoadFailed(spec.name, str(problem)) from problem
         except Exception as error:  # whatever torch and its libraries raise, only this model must fail

@@ -19,9 +19,10 @@ class Peaks:
         self.last_mib: float | None = None
 
     def begin(self) -> None:
-        """A batch starts."""
+        """A batch starts, in the thread of its device, which is the current one there for whatever names none."""
         self._pieces = 0
         if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_allocated(self._device)
 

@@ -16,7 +16,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Transformer
 
 from embedfleet_server.models import attention, layers, layout, segments, varlen
-from embedfleet_server.models.copies import Copies, copies
+from embedfleet_server.models.transfers import Copies, copies
 
 _log = logging.getLogger(__name__)
 _TRIAL = (5, 17, 3, 40, 17, 300, 33, 30)  # tokens: equal ones, not in order, one past the usual windows, unlike blocks

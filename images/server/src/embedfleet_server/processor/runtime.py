@@ -33,7 +33,7 @@ class Runtime:
         self._core.model_ready(_QUEUE, _QUEUE, padded=False)
         delivery = ResultDelivery(config, stats, self._ended)
         self._dispatcher = Dispatcher(
-            self._core, self, lambda name: None, lambda record: None, config.retryable, delivery
+            self._core, self, lambda name, device: None, lambda record: None, config.retryable, delivery
         )
         self._started: list[float] = []
         self._open: set[Request] = set()

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfleet_server.models.copies import PinnedCopies, PlainCopies, Staging, copies
+from embedfleet_server.models.transfers import PinnedCopies, PlainCopies, Staging, copies
 from tests.support.varlen import needs_gpu
 
 pytestmark = pytest.mark.requirement("S2")
