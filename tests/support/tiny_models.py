@@ -16,6 +16,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     Gemma3TextConfig,
@@ -124,6 +126,16 @@ def make_distil_bert(directory: Path) -> Path:
     return _save(directory, [_transformer(directory, DistilBertModel, config, tokenizer), _pooling("mean")])
 
 
+def make_deberta(directory: Path) -> Path:
+    """A DeBERTa, whose attention is its own: scores of contents and of positions together."""
+    tokenizer = word_piece("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+    config = DebertaV2Config(
+        vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, relative_attention=True,
+        pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0, **SIZES,
+    )  # fmt: skip
+    return _save(directory, [_transformer(directory, DebertaV2Model, config, tokenizer), _pooling("mean")])
+
+
 def make_gemma(directory: Path) -> Path:
     """A Gemma 3 as embeddings have it: both directions, grouped heads, a window in one of two layers."""
     tokenizer = byte_level(("[CLS]", "[SEP]", "[PAD]", "[UNK]"), "[CLS] $A [SEP]", "[PAD]", types=False)
@@ -204,6 +216,7 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "xlm-roberta": make_xlm_roberta,
     "modern-bert": make_modern_bert,
     "distil-bert": make_distil_bert,
+    "deberta": make_deberta,
     "gemma": make_gemma,
     "decoder-left": make_decoder,
     "decoder-right": lambda path: make_decoder(path, padding_side="right"),

@@ -26,8 +26,12 @@ from transformers import (
     ModernBertForMaskedLM,
     ModernBertForSequenceClassification,
     ModernBertModel,
+    MPNetConfig,
+    MPNetForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForSequenceClassification,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
     XLMRobertaForSequenceClassification,
@@ -69,6 +73,8 @@ _WITH_LABELS: Mapping[str, type[PreTrainedModel]] = {
     "distil-bert": DistilBertForSequenceClassification,
     "xlm-roberta": XLMRobertaForSequenceClassification,
     "modern-bert": ModernBertForSequenceClassification,
+    "mpnet": MPNetForSequenceClassification,
+    "decoder": Qwen3ForSequenceClassification,
 }
 
 
@@ -179,11 +185,22 @@ def make_reranker(
     labels: int = 1,
     activation: torch.nn.Module | None = None,
     prompts: Mapping[str, str] | None = None,
+    **config: Any,
 ) -> Path:
-    """A cross-encoder of one of the families."""
-    bare = _bare(directory, _WITH_LABELS[family], family, num_labels=labels)
+    """A cross-encoder of one of the families, of MPNet, or of a decoder, whose head reads the last token."""
+    bare = _bare(directory, _WITH_LABELS[family], family, num_labels=labels, **config)
     transformer = Transformer(str(bare), transformer_task="sequence-classification")
     made = CrossEncoder(modules=[transformer], device="cpu", activation_fn=activation, prompts=dict(prompts or {}))
+    made.save(str(directory), create_model_card=False)
+    return directory
+
+
+def make_modular_reranker(directory: Path) -> Path:
+    """A cross-encoder whose head is modules of sentence-transformers: the mean of the tokens, and a layer."""
+    torch.manual_seed(13)
+    transformer = Transformer(str(_bare(directory, BertModel, "bert")))
+    scores = Dense(WIDTH, 1, activation_function=torch.nn.Identity(), module_output_name="scores")
+    made = CrossEncoder(modules=[transformer, Pooling(WIDTH, "mean"), scores], device="cpu")
     made.save(str(directory), create_model_card=False)
     return directory
 
@@ -232,6 +249,10 @@ MULTI_VECTOR: dict[str, Callable[[Path], Path]] = {
 
 RERANK: dict[str, Callable[[Path], Path]] = {
     **{f"rerank-{family}": lambda path, family=family: make_reranker(path, family=family) for family in FAMILIES},  # type: ignore[misc]
+    "rerank-modern-bert-mean": lambda path: make_reranker(path, family="modern-bert", classifier_pooling="mean"),
+    "rerank-mpnet": lambda path: make_reranker(path, family="mpnet"),
+    "rerank-decoder": lambda path: make_reranker(path, family="decoder"),
+    "rerank-modules": make_modular_reranker,
     "rerank-raw": lambda path: make_reranker(path, activation=torch.nn.Identity()),
     "rerank-tanh": lambda path: make_reranker(path, activation=torch.nn.Tanh()),
     "rerank-three": lambda path: make_reranker(path, labels=3),
@@ -259,6 +280,13 @@ def _tokenizer(family: str) -> PreTrainedTokenizerFast:
             ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"), "[CLS] $A [SEP]", "[PAD]",
             pair="[CLS] $A [SEP] $B [SEP]", mask="[MASK]", types=False,
         )  # fmt: skip
+    if family == "decoder":
+        return byte_level(
+            ("<|endoftext|>", "<|pad|>"), "$A <|endoftext|>", "<|pad|>", pair="$A $B <|endoftext|>", types=False
+        )
+    if family == "mpnet":
+        special = ("<s>", "</s>", "<pad>", "<unk>")
+        return word_piece(*special, leading=("<s>", "<pad>", "</s>", "<unk>"), pairs=True, types=False)
     return word_piece("[CLS]", "[SEP]", "[PAD]", "[UNK]", pairs=True, types=family == "bert")
 
 
@@ -267,6 +295,15 @@ def _config(family: str, tokenizer: PreTrainedTokenizerFast, **more: Any) -> Any
         return XLMRobertaConfig(
             vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS + 2, pad_token_id=1, **SIZES, **more
         )
+    if family == "mpnet":
+        return MPNetConfig(
+            vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS + 2, pad_token_id=1, **SIZES, **more
+        )
+    if family == "decoder":
+        return Qwen3Config(
+            vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, num_key_value_heads=2, head_dim=8,
+            pad_token_id=1, eos_token_id=0, bos_token_id=0, **SIZES, **more,
+        )  # fmt: skip
     if family == "modern-bert":
         return modern_bert_config(tokenizer, **more)
     if family == "distil-bert":

@@ -11,6 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 from embedfleet_server.engine.errors import ModelLoadFailed
 from embedfleet_server.engine.protocols import Model
 from embedfleet_server.engine.rows import Ragged
+from embedfleet_server.models import segments
 from tests.support.loading import load_any
 from tests.support.texts import mixed_texts
 from tests.support.tiny_tasks import LATE_WIDTH, MULTI_VECTOR, make_multi_vector
@@ -20,7 +21,7 @@ Array = NDArray[np.float32]
 TEXTS = [*mixed_texts(80), "one, two; three.", "short", "What is it? (this)"]
 FLOAT32, BFLOAT16 = 0.99999, 0.999
 TYPES = [None, "query", "document"]
-PADDED = {"late-fixed", "late-fixed-xlm-roberta", "late-least", "pylate", "pylate-untyped", "stanford"}
+HIDING = ["late-fixed", "late-fixed-xlm-roberta", "late-least", "pylate", "pylate-untyped", "stanford"]
 """Whose queries are filled up with tokens that the others do not see."""
 
 
@@ -71,7 +72,7 @@ def test_every_architecture_and_setting(
 ) -> None:
     """As many vectors for each input, each with cosine ≥ 0.99999, whatever shares the batch, packed and padded."""
     model, wanted = load_any(directories(name)), expected(directories(name), TEXTS, input_type)
-    assert (model.info.layout == "packed") is (layout != "padded" and name not in PADDED), model.info.layout_reason
+    assert (model.info.layout == "packed") is (layout != "padded"), model.info.layout_reason
     assert (model.info.task, model.info.native_dimensions) == ("MultiVector", LATE_WIDTH)
     for rows in (in_company(model, TEXTS, input_type), alone(model, TEXTS, input_type)):
         assert np.diff(rows.offsets).tolist() == [len(one) for one in wanted]
@@ -86,6 +87,26 @@ def test_in_bfloat16(directories: Callable[[str], Path], name: str) -> None:
     wanted = np.concatenate(expected(directories(name), TEXTS, "document"))
     assert np.median(cosines(rows.vectors, wanted)) >= BFLOAT16
     assert np.allclose(np.linalg.norm(rows.vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_hidden_tokens_in_bfloat16(directories: Callable[[str], Path], name: str) -> None:
+    """Queries that are filled up, in bfloat16."""
+    model = load_any(directories(name), dtype="BFloat16")
+    assert model.info.layout == "packed"
+    wanted = np.concatenate(expected(directories(name), TEXTS, "query"))
+    assert np.median(cosines(in_company(model, TEXTS, "query").vectors, wanted)) >= BFLOAT16
+
+
+def test_hidden_tokens_that_are_seen_leave_it_padded(
+    directories: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the packed form does not hide them the trial notices, and the padded one serves."""
+    monkeypatch.setattr(segments, "hiding", lambda row, *_: row)
+    model = load_any(directories("late-fixed"))
+    assert "cannot be packed: a cosine of" in model.info.layout_reason
+    wanted = np.concatenate(expected(directories("late-fixed"), TEXTS, "query"))
+    assert cosines(in_company(model, TEXTS, "query").vectors, wanted).min() >= FLOAT32
 
 
 def test_queries_and_documents_share_a_batch(directories: Callable[[str], Path]) -> None:

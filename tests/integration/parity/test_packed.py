@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import AttentionInterface
 
 from embedfleet_server.engine.protocols import Encoded, Item
-from embedfleet_server.models import attention, linear, packing
+from embedfleet_server.models import attention, linear, packing, relative
 from embedfleet_server.models.dense import DenseModel
 from embedfleet_server.models.layers import FusedLayer
 from tests.support.loading import load
@@ -21,9 +21,9 @@ from tests.support.tiny_models import TINY
 pytestmark = pytest.mark.requirement("S2", "S5")
 TEXTS = mixed_texts(120)
 LEAST = {"Float32": 0.99999, "BFloat16": 0.999}
-PADDED = {"mpnet": "MPNetModel does not take its attention from transformers' interface"}
+PADDED = {"deberta": "DebertaV2Model does not take its attention from transformers' interface"}
 """What cannot be packed, and why not."""
-FUSED = ("bert", "xlm-roberta", "distil-bert")
+FUSED = ("bert", "xlm-roberta", "distil-bert", "mpnet")
 """Names of those whose layers are of BERT's kind begin with one of these."""
 Directories = Callable[[str], Path]
 
@@ -108,8 +108,9 @@ def test_a_model_that_attends_in_its_own_way_is_left_as_it_was(
 
 def fused(model: DenseModel) -> int:
     """How many layers of ours it has."""
-    modules: Any = model._forward._modules
-    return sum(isinstance(module, FusedLayer) for module in modules[0].modules())
+    forward: Any = model._forward
+    form = forward._modules[0] if forward.packed is None else forward.packed._form
+    return sum(isinstance(module, FusedLayer) for module in form.modules())
 
 
 @pytest.fixture
@@ -148,8 +149,36 @@ def test_fused_layers_that_are_wrong_are_undone(
     assert closeness(model.forward(encoded), padded(directories("bert-mean")).forward(encoded)) >= 0.99999
 
 
+@pytest.mark.parametrize("linear_layers", ["packed", "torch's own"])
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (lambda table: table.flip(3), "a cosine of"),
+        (torch.zeros_like, "a cosine of"),
+        (lambda table: table[:, :2], "RuntimeError"),
+    ],
+)
+def test_relative_positions_that_are_wrong_leave_it_padded(
+    directories: Directories,
+    padded: Callable[..., DenseModel],
+    monkeypatch: pytest.MonkeyPatch,
+    linear_layers: str,
+    wrong: Callable[[torch.Tensor], torch.Tensor],
+    why: str,
+) -> None:
+    """An MPNet whose bias is mirrored, missing or of other heads in the packed form serves as transformers has it."""
+    right = relative.Bias.of
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: linear_layers == "packed")
+    monkeypatch.setattr(relative.Bias, "of", lambda self, length: wrong(right(self, length)))
+    model = load(directories("mpnet"))
+    assert model.info.layout == "padded"
+    assert f"MPNetModel cannot be packed: {why}" in model.info.layout_reason
+    encoded = model.encode(TEXTS, "")
+    assert closeness(model.forward(encoded), padded(directories("mpnet")).forward(encoded)) >= 0.99999
+
+
 @pytest.mark.usefixtures("products")
-@pytest.mark.parametrize("name", ["bert-mean", "modern-bert", "decoder-left"])
+@pytest.mark.parametrize("name", ["bert-mean", "modern-bert", "decoder-left", "mpnet"])
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_few_texts_fill_part_of_a_block(
     directories: Directories, padded: Callable[..., DenseModel], name: str, count: int

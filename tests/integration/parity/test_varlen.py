@@ -19,7 +19,7 @@ from embedfleet_server.engine.protocols import Encoded, Model
 from embedfleet_server.engine.rows import AnyRows, Ragged, SparseRows
 from embedfleet_server.models import layout, packing, varlen
 from embedfleet_server.models.dense import DenseForward, DenseModel
-from embedfleet_server.models.packing import PackedVarlen
+from embedfleet_server.models.packed import PackedVarlen
 from embedfleet_server.models.sparse import SparseForward
 from tests.support.loading import load, load_any
 from tests.support.texts import mixed_texts

@@ -328,7 +328,7 @@ def test_nothing_kept_outlives_a_change_of_the_model() -> None:
     run(main())
 
 
-HOW = "", None, None, True
+HOW = "", None, None, True, 0
 
 
 def test_the_cache_keeps_its_bound_and_what_was_used_last() -> None:

@@ -121,6 +121,17 @@ def test_a_cpu_measures() -> None:
     assert model.info.precision_reason.startswith("measured: 10 ms for one text")
 
 
+@pytest.mark.parametrize(("angle", "expected"), [(0.01, "bfloat16"), (0.2, "float32")])
+def test_a_cpu_does_not_measure_where_each_load_is_to_choose_alike(angle: float, expected: str) -> None:
+    """Slower, by the layer and by the model, and taken; unless it is not close."""
+    maker = Maker({"bfloat16": angle}, {"float32": 0.01, "bfloat16": 0.02})
+    slow = (Times(2.0, 2.0), Times(1.0, 1.0))
+    model = automatic(maker, around(ZEN, maker, timed=False, layer=lambda precision: slow))
+    assert (model.info.precision, maker.open()) == (expected, [expected])
+    said = "the processor multiplies in it, and deterministic is set" if angle < 0.1 else "has a cosine of"
+    assert said in model.info.precision_reason
+
+
 @pytest.mark.parametrize(
     ("maker", "words"),
     [

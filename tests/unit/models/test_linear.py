@@ -83,6 +83,17 @@ def test_other_precisions_and_subclasses_stay_as_they_are(monkeypatch: pytest.Mo
     assert not pack(nn.Sequential(nn.Linear(4, 4).to(torch.float16), Odd(4, 4)))
 
 
+def test_without_a_clock_all_that_can_be_packed_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is slower; and what a clock left as it was is told apart from what cannot be packed."""
+    monkeypatch.setattr(linear, "shortest", lambda calls, tries: [2.0, 1.0, 2.0, 1.0])
+    model = _model()
+    assert not pack(model)
+    assert linear.left(model)
+    assert pack(model, timed=False)
+    assert not linear.left(model)
+    assert not linear.left(nn.Sequential(nn.Linear(4, 4).to(torch.float16)))
+
+
 def test_a_build_without_the_operators_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The private operators raise: the model stays torch's own, and nobody sees an error."""
 
@@ -92,4 +103,6 @@ def test_a_build_without_the_operators_changes_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr(linear, "PackedLinear", missing)
     model = _model()
     assert not pack(model)
+    assert not pack(model, timed=False)
+    assert not linear.left(model)
     assert len([module for module in model.modules() if isinstance(module, nn.Linear)]) == 2

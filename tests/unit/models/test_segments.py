@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfleet_server.models.segments import Row, Run, positions, rounded, row
+from embedfleet_server.models.segments import Row, Run, hiding, positions, rounded, row
 from tests.support.texts import mixed_texts
 
 pytestmark = pytest.mark.requirement("S2")
@@ -58,6 +58,17 @@ def test_rows_have_few_lengths() -> None:
     """Up to 2048 tokens, as most pieces have, and beyond that, as a text alone may."""
     assert len({rounded(tokens) for tokens in range(1, 2049)}) == 52
     assert rounded(2049) == rounded(2304) == 2304
+
+
+@given(lengths=LENGTHS, data=st.data())
+def test_of_a_text_the_first_tokens_are_seen(lengths: list[int], data: st.DataObject) -> None:
+    """As many as are said of each; filling is seen, by itself alone, since a token must see something."""
+    seen = [data.draw(st.integers(1, length)) for length in lengths]
+    made = hiding(row(lengths), lengths, seen)
+    assert made.seen is not None
+    assert made.seen[made.owners == -1].all()
+    for text, (first, count) in enumerate(zip(made.first, seen, strict=True)):
+        assert np.flatnonzero(made.seen & (made.owners == text)).tolist() == list(range(first, first + count))
 
 
 @given(lengths=LENGTHS)

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         leave_word(config.termination_log, "SettingsInvalid", str(error))
         return 2
-    return run(config, settings, lambda spec: torch_loader(spec, config, settings.models.gpu_count))
+    return run(config, settings, lambda spec: torch_loader(spec, config, settings))
 
 
 def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
@@ -145,7 +145,7 @@ def _pod(environ: Mapping[str, str]) -> str | None:
     return told if _POD.fullmatch(told) else None
 
 
-def torch_loader(spec: ModelSpec, config: Config, gpu_count: int) -> Loader:
+def torch_loader(spec: ModelSpec, config: Config, settings: Settings) -> Loader:
     """Loads the model of `spec`; torch is imported by the first load, so that the ports listen at once."""
 
     def loads() -> Model:
@@ -155,8 +155,9 @@ def torch_loader(spec: ModelSpec, config: Config, gpu_count: int) -> Loader:
             cause = f"{error}; pip install 'embedfleet-server[models]' brings what models need"
             raise ModelLoadFailed(spec.name, cause) from error
         return loader(
-            spec, store=config.store, offline=config.offline, gpu_count=gpu_count,
+            spec, store=config.store, offline=config.offline, gpu_count=settings.models.gpu_count,
             threads=config.threads, room=free_memory,
+            timed=not settings.batching.for_model(spec.name).deterministic,
         )()  # fmt: skip
 
     return loads

@@ -43,6 +43,8 @@ def _details(status: ModelStatus, default: str | None) -> dict[str, Any]:
         "required": status.required,
         "default": status.name == default,
         "cause": status.cause,
+        "deterministic": status.deterministic,
+        "deterministic_reason": status.deterministic_reason,
         **_info(status.info),
     }
 

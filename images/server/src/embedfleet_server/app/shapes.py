@@ -68,6 +68,8 @@ class ModelDetails(BaseModel):
     devices: list[str] | None
     layout: str | None
     layout_reason: str | None
+    deterministic: bool
+    deterministic_reason: str | None
 
 
 class Model(Shape):

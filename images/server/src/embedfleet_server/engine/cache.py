@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from embedfleet_server.engine.protocols import Pair, Side
 from embedfleet_server.engine.rows import AnyRows, weight
 
-How = tuple[str, str | None, Side | None, bool]
-"""Prompt, input type, the end that is cut, and whether anything may be cut at all."""
+How = tuple[str, str | None, Side | None, bool, int]
+"""Prompt, input type, the end that is cut, whether anything may be cut at all, and how often the form changed."""
 
 Key = tuple[str, How, str | Pair | tuple[int, ...]]
 """Name and fingerprint of the model, how the input is tokenised, and the input: a text, a pair or token ids."""

@@ -86,6 +86,7 @@ class Engine(Figures):
         self._dispatcher = Dispatcher(self._core, self._workers, self._model, self._batch_ended)
         self._sharing = Sharing()
         self._sharing.cache.resize(settings.batching.vector_cache_mib * MIB)
+        self._ask_for_bits()
         self._paused: set[str] = set()
         self._scopes: dict[asyncio.Timeout, None] = {}
         self._nobody = asyncio.Event()
@@ -334,7 +335,12 @@ class Engine(Figures):
         for name in self._slots:
             self._core.change(name, policy_of(settings.for_model(name)), bound_of(settings, name))
             self._core.pause(name, paused=name in self._paused or settings.for_model(name).paused)
+        self._ask_for_bits()
         self._dispatcher.kick()
+
+    def _ask_for_bits(self) -> None:
+        for name, slot in self._slots.items():
+            slot.bits.ask(slot.model, self.settings.for_model(name).deterministic)
 
     def pause(self, model: str | None = None, *, paused: bool = True) -> None:
         """Start nothing of `model` (of all, when None), or start again: queued work stays, new work is admitted."""
@@ -367,6 +373,7 @@ class Engine(Figures):
         asked.check(model.info)
         loop = asyncio.get_running_loop()
         how = prompt_of(model.info, asked.input_type), asked.input_type, asked.side
+        kind = (*how, asked.truncate, slot.bits.changes)
 
         async def encode(items: list[Item]) -> list[Encoded]:
             began = loop.time()
@@ -381,7 +388,7 @@ class Engine(Figures):
             return await self._run(slot.config.name, model.info, encoded, flight, asked, deadline)
 
         flight = Flight(asked.tenant, asked.priority)
-        return await self._sharing.embed(model.info, (*how, asked.truncate), asked.items, flight, encode, run)
+        return await self._sharing.embed(model.info, kind, asked.items, flight, encode, run)
 
     async def _run(
         self, name: str, info: ModelInfo, encoded: list[Encoded], flight: Flight, asked: Asked, deadline: float

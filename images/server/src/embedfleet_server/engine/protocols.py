@@ -82,6 +82,8 @@ class ModelInfo:
     """Whether a batch is computed as one row of tokens, or as rows that are padded to the longest."""
     layout_reason: str = ""
     """Why it is this layout, in words."""
+    by_clock: tuple[str, ...] = ()
+    """What a measurement chose at this load, and may choose otherwise at the next."""
     other_devices: tuple[str, ...] = ()
     """Beside `device`: where further copies of it stand (see `copies`)."""
 

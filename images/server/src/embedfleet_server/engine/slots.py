@@ -8,6 +8,7 @@ from typing import Literal
 
 from embedfleet_server.engine.copies import copies_of
 from embedfleet_server.engine.errors import ModelLoadFailed
+from embedfleet_server.engine.invariance import Bits
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Pair
 from embedfleet_server.engine.rows import finite, problem
 from embedfleet_server.engine.workers import Workers
@@ -39,6 +40,10 @@ class ModelStatus:
     required: bool
     info: ModelInfo | None = None
     cause: str | None = None
+    deterministic: bool = False
+    """Whether the same input gives the same bits whatever shares its batch."""
+    deterministic_reason: str | None = None
+    """How that is done, or why it is not though it was asked for."""
 
 
 class Slot:
@@ -50,6 +55,7 @@ class Slot:
         self.state: State = "Pending"
         self.model: Model | None = None
         self.cause: str | None = None
+        self.bits = Bits()
         self._workers = workers
         self._on_ready = on_ready
         self._loading: asyncio.Task[None] | None = None
@@ -61,7 +67,8 @@ class Slot:
     def status(self) -> ModelStatus:
         """The slot as it is now."""
         info = self.model.info if self.model is not None else None
-        return ModelStatus(self.config.name, self.state, self.config.required, info, self.cause)
+        kept = self.bits.kept(self.model)
+        return ModelStatus(self.config.name, self.state, self.config.required, info, self.cause, *kept)
 
     async def get(self) -> Model:
         """The model, loaded now if it was not; raises `ModelLoadFailed`, at once during a back-off."""
@@ -96,7 +103,9 @@ class Slot:
         model: Model | None = None
         try:
             model = await self._workers.load(self.config.loader)
+            self.bits.tell(model)
             tokens = await self._self_test(model)
+            self.bits.tell(model)  # once more: it may have changed since
         except Exception as error:  # noqa: BLE001  # any cause fails this model alone
             self._on_failure(error)
         else:

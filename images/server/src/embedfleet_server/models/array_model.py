@@ -7,7 +7,7 @@ import numpy as np
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side, Token
 from embedfleet_server.models.faults import told
-from embedfleet_server.models.forward import Forward
+from embedfleet_server.models.forward import Forward, KeepsBits
 from embedfleet_server.models.tokenizing import PairTokenizing, Tokenizing
 
 
@@ -24,8 +24,10 @@ class ArrayForward(Forward):
         return lambda: rows
 
 
-class ArrayModel:
+class ArrayModel(KeepsBits):
     """A loaded model whose rows are those of one array (`engine.protocols.Model`)."""
+
+    _forward: ArrayForward
 
     def __init__(self, info: ModelInfo, tokenizing: Tokenizing | PairTokenizing, forward: ArrayForward) -> None:
         self.info = info

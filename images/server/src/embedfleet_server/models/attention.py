@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from embedfleet_server.models.scores import attended
+from embedfleet_server.models.scores import attended, each_by_itself
 from embedfleet_server.models.segments import Row, Run
 
 NAME = "embedfleet_segments"
@@ -53,11 +53,14 @@ class Sees:
 
 
 def _own(run: Run, row: Row) -> torch.Tensor | None:
-    """Where texts share blocks, the tokens of the same text: (blocks, 1, length, length)."""
-    if not run.shared:
+    """The tokens of the same text, those of them that are seen: (blocks, 1, length, length). None where that is all."""
+    if not run.shared and row.seen is None:
         return None
     owners = torch.from_numpy(row.owners[run.start : run.stop].reshape(run.count, 1, run.length))
-    return owners.unsqueeze(3) == owners.unsqueeze(2)
+    own = owners.unsqueeze(3) == owners.unsqueeze(2)
+    if row.seen is None:
+        return own
+    return own & torch.from_numpy(row.seen[run.start : run.stop].reshape(run.count, 1, 1, run.length))
 
 
 def _both(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:
@@ -96,10 +99,13 @@ def within(
 ) -> torch.Tensor:
     """Attention of a row's tokens within their texts, all of shape (tokens, heads, width)."""
     parts = []
+    form = each_by_itself if row.apart else attended
     for run in row.runs:
         q, k, v = (_of(each, run) for each in (query, key, value))
-        made = attended(q, k, v, sees.of(run, row, q.dtype), scaling)
+        made = form(q, k, v, sees.of(run, row, q.dtype), scaling)
         parts.append(made.transpose(1, 2).flatten(0, 1))
+    if left := len(row.owners) - row.runs[-1].stop:
+        parts.append(query.new_zeros(left, *query.shape[1:]))  # filling that is in no run
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

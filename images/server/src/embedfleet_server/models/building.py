@@ -17,7 +17,7 @@ from embedfleet.api.models import ModelSpec, Task
 from embedfleet_server.engine.protocols import Model, ModelInfo, Pair
 from embedfleet_server.engine.rows import AnyRows, finite
 from embedfleet_server.engine.scoring import ACTIVATIONS
-from embedfleet_server.models import effective, packing, varlen
+from embedfleet_server.models import effective, heads, packing, varlen
 from embedfleet_server.models.attention import CannotPack
 from embedfleet_server.models.dense import DenseForward, DenseModel, normalizes
 from embedfleet_server.models.device import Placement, hardware, is_cpu
@@ -25,6 +25,7 @@ from embedfleet_server.models.fingerprint import Behaviour, fingerprint
 from embedfleet_server.models.forward import Forward, Modules
 from embedfleet_server.models.linear import pack
 from embedfleet_server.models.multi_vector import LateForward, LateTokenizing, MultiVectorModel
+from embedfleet_server.models.packed import Packed
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.rerank import RerankForward, RerankModel
 from embedfleet_server.models.safety import ModuleFiles
@@ -140,7 +141,7 @@ def _multi_vector(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
     query, document = (_tokenizing(loaded, modules, length) for length in lengths)
     tokenizing = LateTokenizing(_tokenizing(loaded, modules, limit), query, document, expansion)
     attend = expansion is not None and expansion.attend
-    packed, layout = _layout(loaded, modules, limit) if expansion is None or attend else (None, _HIDDEN)
+    packed, layout = _layout(loaded, modules, limit, hides=expansion is not None and not attend)
     forward = LateForward(modules, device=loaded.device, pad=loaded.pad, attend=attend, packed=packed)
     rows = [forward(tokenizing.encode([_PROBE], "", input_type)) for input_type in ("query", "document")]
     native = max(map(_probed, rows))
@@ -151,17 +152,30 @@ def _multi_vector(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
 
 def _rerank(spec: ModelSpec, loaded: Loaded, cache: Path) -> Model:
     encoder: Any = loaded.encoder
-    modules = _packed(list(encoder))
+    modules: Modules = _packed(list(encoder))
     limit = effective.max_tokens(loaded.transformer, spec.max_tokens)
     tokenizing = PairTokenizing(loaded.transformer.tokenizer, max_tokens=limit, vocabulary=loaded.vocabulary)
-    forward = RerankForward(modules, device=loaded.device, pad=loaded.pad)
+    packed, layout, modules = _reranking(loaded, modules, tokenizing)
+    forward = RerankForward(modules, device=loaded.device, pad=loaded.pad, packed=packed)
     labels = _probed(forward(tokenizing.encode([Pair(_PROBE, _PROBE)], "")))
     activation = type(encoder.activation_fn).__name__
     if activation not in ACTIVATIONS:
         raise ModelProblem(f"its activation is {activation}; those served: {', '.join(ACTIVATIONS)}")
     settings = {"activation": activation}
-    info = _plain_info(spec, loaded, forward, limit, labels, settings, cache, activation=activation)
+    info = _plain_info(
+        spec, loaded, forward, limit, labels, settings, cache, activation=activation,
+        **_told(layout),
+    )  # fmt: skip
     return RerankModel(info, tokenizing, forward)
+
+
+def _reranking(
+    loaded: Loaded, modules: Modules, tokenizing: PairTokenizing
+) -> tuple[Packed | None, packing.Layout, Modules]:
+    """How a reranker's batches are laid out; packed, the head of its transformer is a module of its own."""
+    head = heads.head(modules[0]) if len(modules) == 1 else None
+    packed, layout = _layout(loaded, modules, tokenizing.max_tokens, head=head, has_types=tokenizing.has_types)
+    return packed, layout, modules if packed is None or head is None else [*modules, head]
 
 
 _BUILDERS: Mapping[Task, Callable[[ModelSpec, Loaded, Path], Model]] = {
@@ -212,26 +226,25 @@ def _info(
         normalized=behaviour.normalized,
         prompts=behaviour.prompts,
         default_prompt=behaviour.default_prompt,
-        **{"layout_reason": f"its head reads the first token of each text ({loaded.task})", **more},
+        **more,
     )
-
-
-_HIDDEN = packing.Layout("padded", "its queries are filled up with tokens that the others do not see")
 
 
 def _told(layout: packing.Layout) -> dict[str, str]:
     return {"layout": layout.kind, "layout_reason": layout.reason}
 
 
-def _layout(loaded: Loaded, modules: Modules, most: int) -> tuple[packing.Packed | None, packing.Layout]:
-    """How a model's batches are laid out."""
-    if len(modules) == 1:
+def _layout(
+    loaded: Loaded, modules: Modules, most: int, *, head: heads.Head | None = None, **more: bool
+) -> tuple[Packed | None, packing.Layout]:
+    """How a model's batches are laid out; see `packing.packed`."""
+    if len(modules) == 1 and head is None:
         return None, packing.Layout("padded", "its transformer pools by itself")
     try:
         kernel = None if is_cpu(loaded.device) else varlen.kernel(hardware(loaded.device), loaded.placement.dtype)
     except CannotPack as why:
         return None, packing.Layout("padded", str(why))
-    return packing.packed(modules[0], vocabulary=loaded.vocabulary, most=most, kernel=kernel)
+    return packing.packed(modules[0], vocabulary=loaded.vocabulary, most=most, kernel=kernel, head=head, **more)
 
 
 def _settings(modules: Modules) -> list[Any]:

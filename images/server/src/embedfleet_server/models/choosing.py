@@ -3,6 +3,7 @@
     dtype named   that one, and no other: it fails the self-test, or it is served
     Auto, GPU     its fastest half precision that is close to float32; float32 where none is
     Auto, CPU     bfloat16 where the processor has it, it measures faster and is close; else float32
+                  (not measured where the same bits are asked for after each load)
 
 What rows are compared with: the reference beside the weights, else the model's own rows in float32.
 """
@@ -52,6 +53,8 @@ class Around:
     layer: Timed = lambda precision: None
     """The widest of the model's layers, on a CPU."""
     clock: Clock = field(default=CLOCK)
+    timed: bool = True
+    """Whether a clock may decide; unset the choice is the same at each load on like hardware."""
 
 
 def named(build: Build, asked: str, around: Around) -> Model:
@@ -110,7 +113,7 @@ def _not_worth_a_trial(candidate: str, around: Around) -> str | None:
     """What a look at one layer shows, before the model is loaded a second time."""
     if not around.has_room:
         return f"{candidate} was not tried: there is no room for the model twice"
-    times = around.layer(candidate)
+    times = around.layer(candidate) if around.timed else None
     return None if times is None else decide.slow(candidate, *times, "the widest layer")
 
 
@@ -122,6 +125,8 @@ def _tried(build: Build, candidate: str, exact: Any, around: Around) -> tuple[Mo
         return None, f"in {candidate} {problem}"
     cosine = _cosine(model, _rows(exact))
     why = decide.apart(candidate, cosine)
+    if why is None and not around.timed:
+        return _said(model, decide.ruled(candidate, cosine)), ""
     if why is None:
         times = measured([model, exact], around.clock)
         why = decide.slow(candidate, *times, "the model")

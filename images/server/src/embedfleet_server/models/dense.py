@@ -26,6 +26,8 @@ class DenseModel(ArrayModel):
 class DenseForward(ArrayForward):
     """The forward of a dense model."""
 
+    in_rows = True
+
     def __call__(self, piece: Sequence[Encoded]) -> Rows:
         """Vectors of inputs with one prompt length, shape (len(piece), native_dimensions)."""
         return self.launched(piece)()

@@ -10,8 +10,9 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from embedfleet_server.engine.protocols import Encoded
 from embedfleet_server.models import layout
+from embedfleet_server.models.invariance import ALONE, Form
 from embedfleet_server.models.memory import Peaks
-from embedfleet_server.models.packing import Packed
+from embedfleet_server.models.packed import Packed, Tokens
 from embedfleet_server.models.tokenizing import Prompted
 from embedfleet_server.models.transfers import copies
 
@@ -21,6 +22,10 @@ Features = dict[str, torch.Tensor]
 
 class Forward:
     """The modules of a model on their device, called one after the other."""
+
+    in_rows = False
+    """Whether texts that are to have the same bits in any company may share a row: what follows it is told them
+    one by one."""
 
     def __init__(
         self,
@@ -42,6 +47,21 @@ class Forward:
         self._limits = layout.CPU if limits is None and self._device.type == "cpu" else limits
         self.packed = packed
         self.copies = copies(self._device) if packed is None else packed.copies
+        self.keeps_bits = False
+        """Whether the same input gives the same bits whatever shares its batch; may change from batch to batch."""
+
+    def form(self) -> Form | None:
+        """How it is computed so; None where that is not asked for."""
+        if not self.keeps_bits:
+            return None
+        return ALONE if self.packed is None or not self.in_rows else self.packed.form()
+
+    def bits_kept(self) -> str | None:
+        """The same in words, without waiting for its being found out."""
+        if not self.keeps_bits:
+            return None
+        known = ALONE if self.packed is None or not self.in_rows else self.packed.known
+        return "the next batch finds out how" if known is None else known.reason
 
     @property
     def pads(self) -> bool:
@@ -54,6 +74,10 @@ class Forward:
         On a CPU a padded piece is worth cutting off as soon as it saves padding, and a packed one is as large as the
         cache likes it; on a GPU the whole batch goes at once.
         """
+        form = self.form()
+        if form is not None and form.kind == "alone":
+            yield from ([index] for index in range(len(batch)))
+            return
         for group in self._groups(batch):
             if self._limits is None:
                 yield group
@@ -81,9 +105,8 @@ class Forward:
     def run_packed(self, piece: Sequence[Encoded], packed: Packed) -> list[tuple[list[int], Features]]:
         """The same of inputs that stand in one row for the first module: by parts of the piece, with their indices."""
         lengths = [len(encoded.token_ids) for encoded in piece]
-        tokens = packed([encoded.token_ids for encoded in piece])
-        made = []
-        for part in layout.pieces(lengths, packed.spread_limits):
+        tokens, made = self.in_row(piece, packed), []
+        for part in self._spread(lengths, packed):
             some = [piece[index] for index in part]
             features = self.features(some)
             features["token_embeddings"] = packed.spread(tokens, part)
@@ -105,6 +128,10 @@ class Forward:
         self.packed = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def in_row(self, piece: Sequence[Encoded], packed: Packed) -> Tokens:
+        """What the first module makes of inputs that stand in one row: of each, (its tokens, width)."""
+        return packed([encoded.token_ids for encoded in piece], form=self.form())
 
     def kind(self, encoded: Encoded) -> Hashable:
         """Inputs of one kind may share a call. Pooling that leaves the prompt out takes one prompt length per call."""
@@ -135,8 +162,15 @@ class Forward:
     def _cut(self, lengths: Sequence[int], limits: layout.Limits) -> list[list[int]]:
         if self.packed is None:
             return layout.pieces(lengths, limits)
-        most = self.packed.most_tokens
+        form = self.form()
+        most = self.packed.most_tokens if form is None else form.most
         return [list(range(len(lengths)))] if most is None else layout.rows(lengths, most)
+
+    def _spread(self, lengths: Sequence[int], packed: Packed) -> list[list[int]]:
+        """Which inputs of a row are laid out together for the modules behind it."""
+        if self.form() is not None:
+            return [[index] for index in range(len(lengths))]
+        return layout.pieces(lengths, packed.spread_limits)
 
     def _groups(self, batch: Sequence[Encoded]) -> list[list[int]]:
         groups: dict[Hashable, list[int]] = {}
@@ -151,6 +185,20 @@ def _filled(rows: Sequence[Sequence[int]], pad: int) -> NDArray[np.int64]:
     for index, row in enumerate(rows):
         made[index, : len(row)] = row
     return made
+
+
+class KeepsBits:
+    """What models with one forward have in common (`engine.invariance.KeepsBits`)."""
+
+    _forward: Forward
+
+    def keep_bits(self, on: bool) -> None:
+        """Whether the same input gives the same bits whatever shares its batch, from the next batch on."""
+        self._forward.keeps_bits = on
+
+    def bits_kept(self) -> str | None:
+        """How that is done, in words; None where it is not asked for."""
+        return self._forward.bits_kept()
 
 
 def _prompt_length(encoded: Encoded) -> int:

@@ -58,6 +58,17 @@ _KINDS = (
         "ffn.lin2",
         "output_layer_norm",
     ),
+    Names(  # MPNet, in the form of `relative`
+        "attention.attn.q",
+        "attention.attn.k",
+        "attention.attn.v",
+        "attention.attn.o",
+        "attention.LayerNorm",
+        "intermediate.dense",
+        "intermediate.intermediate_act_fn",
+        "output.dense",
+        "output.LayerNorm",
+    ),
 )
 _ACTIVATIONS: Mapping[tuple[str, str], Callable[[torch.Tensor], torch.Tensor]] = {
     ("gelu", "none"): gelu,
@@ -89,6 +100,15 @@ class FusedLayer(nn.Module):
         wide = self._widening.activated(x, *self._activation)
         made: torch.Tensor = self._last_norm(self._narrowing.added(wide, x))
         return made.unsqueeze(0)
+
+    def products(self) -> list[tuple[PackedLinear, str]]:
+        """Its products, each with what is computed within it: "plain", "added" or "activated"."""
+        return [
+            (self._attended, "plain"),
+            (self._projection, "added"),
+            (self._widening, "activated"),
+            (self._narrowing, "added"),
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,10 +59,15 @@ def joined(layers: Sequence[PackedLinear]) -> PackedLinear:
     return PackedLinear(whole)
 
 
-def pack(module: nn.Module) -> bool:
-    """Replace the linear layers of `module` by packed ones where those are faster here; whether it did."""
+def pack(module: nn.Module, *, timed: bool = True) -> bool:
+    """Replace the linear layers of `module` by packed ones where those are faster here; whether it did.
+
+    Without `timed` wherever they give the same: a clock may say otherwise from load to load.
+    """
     found = _linears(module)
-    if not found or not _is_worth_it(max((linear for _, _, linear in found), key=lambda linear: linear.weight.numel())):
+    if not found:
+        return False
+    if not (_is_worth_it if timed else _is_the_same)(_largest(found)):
         return False
     for parent, name, linear in found:
         setattr(parent, name, PackedLinear(linear))
@@ -79,18 +84,35 @@ def _linears(module: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
     ]
 
 
+def left(module: nn.Module) -> bool:
+    """Whether layers that could be packed are not: a clock said so."""
+    found = _linears(module)
+    return bool(found) and _is_the_same(_largest(found))
+
+
+def _largest(found: list[tuple[nn.Module, str, nn.Linear]]) -> nn.Linear:
+    return max((linear for _, _, linear in found), key=lambda linear: linear.weight.numel())
+
+
 @torch.inference_mode()
-def _is_worth_it(linear: nn.Linear) -> bool:
-    """Whether the packed form gives the same numbers, a batch's clearly sooner and one text's not later."""
-    ones, batch = (_rows(linear, rows) for rows in (_ONE, _BATCH))
+def _is_the_same(linear: nn.Linear) -> bool:
+    """Whether the packed form gives the same numbers."""
+    batch = _rows(linear, _BATCH)
     try:
-        packed = PackedLinear(linear)
-        expected, made = linear(batch), packed(batch)
+        expected, made = linear(batch), PackedLinear(linear)(batch)
     except MISSING:
         return False
     tolerance = _TOLERANCES[linear.weight.dtype] * float(expected.abs().max())
-    if not torch.allclose(made, expected, rtol=0, atol=tolerance):
+    return torch.allclose(made, expected, rtol=0, atol=tolerance)
+
+
+@torch.inference_mode()
+def _is_worth_it(linear: nn.Linear) -> bool:
+    """Whether it does, a batch's clearly sooner and one text's not later."""
+    if not _is_the_same(linear):
         return False
+    ones, batch = (_rows(linear, rows) for rows in (_ONE, _BATCH))
+    packed = PackedLinear(linear)
     calls = [partial(form, x) for x in (ones, batch) for form in (packed, linear)]
     packed_one, one, packed_batch, whole = shortest(calls, _TRIES)
     return packed_batch < _WORTH_IT * whole and packed_one <= _NO_SLOWER * one

@@ -3,13 +3,14 @@
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules.router import Router
-from sentence_transformers.sentence_transformer.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Transformer
 from transformers.utils import logging as transformers_logging
 
 from embedfleet.api.models import ModelSpec, Task
@@ -22,7 +23,8 @@ from embedfleet_server.models.device import Placement, devices_of, free_bytes, h
 from embedfleet_server.models.digests import DIGESTS, mismatches
 from embedfleet_server.models.faults import meaning
 from embedfleet_server.models.files import float32_bytes, tensor_names
-from embedfleet_server.models.precision import Times
+from embedfleet_server.models.linear import left, pack
+from embedfleet_server.models.precision import SLOWER, Times
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.reference import read as read_reference
 from embedfleet_server.models.rerank import check_activation
@@ -50,6 +52,7 @@ def loader(
     threads: int | None = None,
     room: Callable[[], float] = lambda: math.inf,
     devices: Callable[[int], Sequence[str]] = devices_of,
+    timed: bool = True,
 ) -> Loader:
     """A function that loads the model of `spec`; whatever goes wrong is `ModelLoadFailed` with the cause.
 
@@ -60,6 +63,7 @@ def loader(
     bytes of the host's memory are free: a model in half precision is compared with itself in float32 where that fits.
     `devices` says which there are for so many GPUs, by torch's names: the model is loaded on each, one after the other,
     in the precision that was chosen on the first.
+    Without `timed` no measurement decides, so that each load makes the same of the model.
     """
 
     def load() -> Model:
@@ -69,13 +73,14 @@ def loader(
             weights = resolve(spec.source, store=store, offline=offline)
             _check_digests(weights, store)
             task, (device, *others) = task_of(weights.directory, spec.task), devices(gpu_count)
-            making = _Making(spec, weights, task, device, store)
+            making = _Making(spec, weights, task, device, store, timed)
             around = making.around(room())
             if spec.dtype == "Auto":
                 model = choosing.automatic(making, around)
             else:
                 model = choosing.named(making, spec.dtype.lower(), around)
-            return copied(model, {name: _Making(spec, weights, task, name, store) for name in others})
+            more = {name: _Making(spec, weights, task, name, store, timed) for name in others}
+            return copied(making.told(model), more)
         except ModelProblem as problem:
             raise ModelLoadFailed(spec.name, str(problem)) from problem
         except Exception as error:  # whatever torch and its libraries raise, only this model must fail
@@ -97,8 +102,12 @@ def _check_digests(weights: Weights, store: Path) -> None:
 class _Making:
     """Builds one model in one precision or another."""
 
-    def __init__(self, spec: ModelSpec, weights: Weights, task: Task, device: str, store: Path) -> None:
+    def __init__(
+        self, spec: ModelSpec, weights: Weights, task: Task, device: str, store: Path, timed: bool = True
+    ) -> None:
         self._spec, self._weights, self._task, self._device = spec, weights, task, device
+        self._timed = timed
+        self._left: dict[str, bool] = {}
         self._cache = store / DIGESTS
         self._widest: tuple[int, int] | None = None
 
@@ -106,16 +115,37 @@ class _Making:
         """The model in this precision; `ModelProblem` where it cannot be served."""
         loaded = load_plain(self._weights, Placement(self._device, getattr(torch, precision)), self._task)
         self._widest = choosing.widest(loaded.transformer.model)
-        return build(self._spec, loaded, cache=self._cache)
+        if not self._timed:
+            _pack(loaded)
+        made = build(self._spec, loaded, cache=self._cache)
+        self._left[precision] = left(loaded.transformer)
+        return made
+
+    def told(self, model: Any) -> Model:
+        """The model, which says what a clock decided against what would be taken without one."""
+        decided = [f"its precision, {model.info.precision}"] if SLOWER in model.info.precision_reason else []
+        if self._timed and self._left.get(model.info.precision):
+            decided.append("linear layers that are not packed")
+        if decided:
+            model.info = replace(model.info, by_clock=tuple(decided))
+        made: Model = model
+        return made
 
     def around(self, room: float) -> choosing.Around:
         """What the choice of a precision needs to know; `room` in bytes of the host's memory."""
         reference, whole = read_reference(self._weights.directory), _size(self._weights)
         has_room = _ROOM * whole <= min(room, free_bytes(self._device))
-        return choosing.Around(hardware(self._device), reference, has_room, self._layer)
+        return choosing.Around(hardware(self._device), reference, has_room, self._layer, timed=self._timed)
 
     def _layer(self, precision: str) -> tuple[Times, Times] | None:
         return None if self._widest is None else choosing.layer_times(self._widest, precision)
+
+
+def _pack(loaded: Loaded) -> None:
+    """Layers packed wherever they can be, before `build` asks a clock."""
+    for module in loaded.encoder.modules():
+        if isinstance(module, Transformer | Dense):
+            pack(module, timed=False)
 
 
 def _size(weights: Weights) -> int:

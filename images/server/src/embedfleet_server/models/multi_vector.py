@@ -10,8 +10,8 @@ import torch
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, Token
 from embedfleet_server.engine.rows import Ragged
 from embedfleet_server.models.faults import told
-from embedfleet_server.models.forward import Features, Forward
-from embedfleet_server.models.packing import Packed
+from embedfleet_server.models.forward import Features, Forward, KeepsBits
+from embedfleet_server.models.packed import Packed, Tokens
 from embedfleet_server.models.tokenizing import Tokenizing
 
 
@@ -60,8 +60,10 @@ class LateTokenizing:
         return Late(ids, encoded.truncated, input_type, own)
 
 
-class MultiVectorModel:
+class MultiVectorModel(KeepsBits):
     """A loaded multi-vector model (`engine.protocols.Model`)."""
+
+    _forward: "LateForward"
 
     def __init__(self, info: ModelInfo, tokenizing: LateTokenizing, forward: "LateForward") -> None:
         self.info = info
@@ -104,6 +106,8 @@ class MultiVectorModel:
 class LateForward(Forward):
     """The forward of a multi-vector model. `attend`: whether tokens see the expansion beside them."""
 
+    in_rows = True
+
     def __init__(
         self,
         modules: Sequence[torch.nn.Module],
@@ -125,6 +129,12 @@ class LateForward(Forward):
         order = np.argsort([index for indices, _ in parts for index in indices])
         return Ragged.join([_counted(features) for _, features in parts]).take(order)
 
+    def in_row(self, piece: Sequence[Encoded], packed: Packed) -> Tokens:
+        """With what the others do not see, as `features`."""
+        hidden = not self._attend and any(_own(encoded) < len(encoded.token_ids) for encoded in piece)
+        ids = [encoded.token_ids for encoded in piece]
+        return packed(ids, seen=[*map(_own, piece)] if hidden else None, form=self.form())
+
     def kind(self, encoded: Encoded) -> str | None:
         """The modules' masks take one input type per call."""
         return encoded.input_type if isinstance(encoded, Late) else None
@@ -136,7 +146,7 @@ class LateForward(Forward):
     def features(self, piece: Sequence[Encoded]) -> Features:
         """With the places of expansion tokens, which count for scores whether or not the others see them."""
         features = super().features(piece)
-        own = [encoded.own if isinstance(encoded, Late) else len(encoded.token_ids) for encoded in piece]
+        own = [*map(_own, piece)]
         if all(count == len(encoded.token_ids) for count, encoded in zip(own, piece, strict=True)):
             return features
         whole = features["attention_mask"]
@@ -146,6 +156,11 @@ class LateForward(Forward):
         if not self._attend:
             features["attention_mask"] = whole.masked_fill(expanded, 0)
         return features
+
+
+def _own(encoded: Encoded) -> int:
+    """How many tokens are its own, and no expansion."""
+    return encoded.own if isinstance(encoded, Late) else len(encoded.token_ids)
 
 
 def _counted(features: Features) -> Ragged:

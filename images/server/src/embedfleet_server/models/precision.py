@@ -16,6 +16,8 @@ _SM_BFLOAT16 = (8, 0)  # Ampere: tensor cores for bfloat16
 _SM_FLOAT16 = (7, 0)  # Volta: tensor cores for float16
 _SM_PASCAL = (6, 0)  # P100: twice the rate in float16; the other Pascals (6.1) have a 64th of it
 _GAIN = 0.8  # of float32's time for a batch: less could be noise, and replicas on like machines are to choose alike
+SLOWER = "is not the faster one here"
+"""In the reason for float32, where a clock decided."""
 _NO_SLOWER = 1.1  # of float32's time for one text: on a busy machine like speeds differ by less
 
 
@@ -63,7 +65,7 @@ def slow(precision: str, half: Times, exact: Times, what: str) -> str | None:
     """
     if half.batch <= _GAIN * exact.batch and half.one <= _NO_SLOWER * exact.one:
         return None
-    return f"{precision} is not the faster one here: {what} takes {half}; in float32 {exact}"
+    return f"{precision} {SLOWER}: {what} takes {half}; in float32 {exact}"
 
 
 def apart(precision: str, cosine: float) -> str | None:
@@ -79,6 +81,11 @@ def half(precision: str, cosine: float | None, times: tuple[Times, Times] | None
     """The choice of a half precision: with its cosine to float32, where that could be told, and the measured times."""
     faster = "the fastest of this GPU" if times is None else f"measured: {times[0]}; in float32 {times[1]}"
     return Choice(precision, f"{faster}; {compared(cosine)}")
+
+
+def ruled(precision: str, cosine: float | None) -> Choice:
+    """The choice of a half precision without a measurement, which may say otherwise at each load."""
+    return Choice(precision, f"the processor multiplies in it, and deterministic is set; {compared(cosine)}")
 
 
 def named(precision: str, cosine: float | None) -> Choice:

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedfleet_server.engine.protocols import Encoded, Rows
 from embedfleet_server.engine.scoring import ACTIVATIONS
 from embedfleet_server.models.array_model import ArrayForward, ArrayModel
 from embedfleet_server.models.files import read_json
 from embedfleet_server.models.forward import Features
+from embedfleet_server.models.packed import Packed, Tokens
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.tokenizing import Paired
 
@@ -22,11 +25,18 @@ class RerankForward(ArrayForward):
 
     def __call__(self, piece: Sequence[Encoded]) -> Rows:
         """Logits of a piece, shape (len(piece), labels)."""
-        features = self.run(piece)
-        if "scores" not in features:
-            raise ModelProblem("its modules give no scores; only rerankers with a classification head are served")
-        rows: Rows = features["scores"].float().cpu().numpy()
+        if self.packed is None:
+            return _scores(self.run(piece))
+        parts = self.run_packed(piece, self.packed)
+        order = np.argsort([index for indices, _ in parts for index in indices])
+        rows: Rows = np.concatenate([_scores(features) for _, features in parts])[order]
         return rows
+
+    def in_row(self, piece: Sequence[Encoded], packed: Packed) -> Tokens:
+        """With token types, as `features`."""
+        types = [encoded.type_ids for encoded in piece if isinstance(encoded, Paired)]
+        ids = [encoded.token_ids for encoded in piece]
+        return packed(ids, types if len(types) == len(piece) else None, form=self.form())
 
     def features(self, piece: Sequence[Encoded]) -> Features:
         """With token types, where the model tells query and text apart by them."""
@@ -35,6 +45,13 @@ class RerankForward(ArrayForward):
             types = [encoded.type_ids for encoded in piece if isinstance(encoded, Paired)]
             features["token_type_ids"] = self.tensor(types, 0)
         return features
+
+
+def _scores(features: Features) -> Rows:
+    if "scores" not in features:
+        raise ModelProblem("its modules give no scores; only rerankers with a classification head are served")
+    rows: Rows = features["scores"].float().cpu().numpy()
+    return rows
 
 
 def check_activation(directory: Path) -> None:

@@ -2,7 +2,7 @@
 
 In bfloat16 torch's own spends its time on turning numbers to float32 and back: two products of oneDNN and a softmax
 took 0.56 to 0.68 of its time for 2048 tokens in blocks of 64 to 256 (32 numbers a head), 0.45 at 512 (64 a head), on a
-Zen 5 with AVX512-bf16. For a single short block they take longer, and in float32 they are MKL's and no faster.
+Zen 5 with AVX512-bf16. A single block of 64 gains little, and in float32 the products are MKL's and no faster.
 """
 
 import math
@@ -14,10 +14,14 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from embedfleet_server.models.timing import shortest
 
-_LEAST, _MOST = 2**19, 2**24
-"""Scores of a call: for fewer the further calls cost more than they save; more would take over 32 MiB, twice."""
+_LEAST, _MOST = 2**17, 2**24
+"""Scores of a call: of three blocks of 64, 12 heads each, the products took 0.7 of the time, of one 0.93, within noise;
+more than the most would take over 32 MiB, twice."""
 _TRIAL = (32, 12, 64, 32)  # blocks, heads, length, numbers a head: 2048 tokens, as a piece of a batch has them
 _TRIES = 8
+_ALIGNED = 64
+"""Bytes at whose multiples torch's arrays begin: a block that begins elsewhere may have other bits, since MKL's kernels
+heed alignment, so that it is copied."""
 _WORTH_IT = 0.9  # of torch's own time: less gain could be noise
 
 
@@ -29,6 +33,29 @@ def attended(
     is_half = query.dtype == torch.bfloat16 and query.device.type == "cpu"
     if is_half and _LEAST <= blocks * heads * length * length <= _MOST and _products_are_faster():
         return by_products(query, key, value, mask, scale)
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+
+
+def each_by_itself(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
+) -> torch.Tensor:
+    """The same with each block in a call of its own, and the form chosen by its length: no other changes its bits."""
+    _, heads, length, width = query.shape
+    is_half = query.dtype == torch.bfloat16 and query.device.type == "cpu"
+    products = is_half and _LEAST <= heads * length * length <= _MOST
+    if width * query.element_size() % _ALIGNED:
+        own = [[one.unsqueeze(0).contiguous() for one in each] for each in (query, key, value)]
+    else:
+        own = [[one.unsqueeze(0) for one in each] for each in (query, key, value)]
+    form = by_products if products else _by_torch
+    masks = [mask] * len(query) if mask is None or len(mask) == 1 else [one.unsqueeze(0) for one in mask]
+    made = [form(q, k, v, own_mask, scale) for q, k, v, own_mask in zip(*own, masks, strict=True)]
+    return made[0] if len(made) == 1 else torch.cat(made)
+
+
+def _by_torch(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
+) -> torch.Tensor:
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
 

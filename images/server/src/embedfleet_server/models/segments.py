@@ -7,7 +7,7 @@ number of rows that a product meets, so that there are to be few.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -45,13 +45,16 @@ class Run:
 class Row:
     """Where the tokens of some texts stand, in the texts' order: `places`, from each text's `first` on without a gap.
 
-    `owners` is the text of each place; filling has none: -1.
+    `owners` is the text of each place; filling has none: -1. `seen`: whether other tokens see the one of a place; None
+    where all are seen. `apart`: each text is a block, and is attended to by itself; filling at the end is in no run.
     """
 
     runs: tuple[Run, ...]
     first: Places
     places: Places
     owners: Places
+    seen: NDArray[np.bool_] | None = None
+    apart: bool = False
 
 
 def row(lengths: Sequence[int]) -> Row:
@@ -61,6 +64,23 @@ def row(lengths: Sequence[int]) -> Row:
     last, some = blocks[-1]
     blocks[-1] = (last + rounded(whole) - whole, some)
     return Row(_runs(blocks, lengths), *_standing(blocks, lengths))
+
+
+def hiding(row: Row, lengths: Sequence[int], seen: Sequence[int]) -> Row:
+    """The row, where of each text the first `seen` tokens are seen, and no others."""
+    places = np.arange(sum(lengths)) - np.repeat(starts(lengths), lengths)
+    made = np.ones(len(row.owners), np.bool_)
+    made[row.places] = places < np.repeat(np.asarray(seen), lengths)
+    return replace(row, seen=made)
+
+
+def apart(lengths: Sequence[int], whole: int) -> Row:
+    """Texts of such lengths, each in a block of its own and like ones next to each other, filled up to `whole`."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    blocks = [(lengths[text], [text]) for text in order]
+    first, places, owners = _standing(blocks, lengths)
+    filling = np.full(whole - len(owners), -1, np.int64)
+    return Row(_runs(blocks, lengths), first, places, np.concatenate([owners, filling]), apart=True)
 
 
 def rounded(tokens: int) -> int:

@@ -13,7 +13,7 @@ from embedfleet_server.engine.rows import Offsets, SparseRows
 from embedfleet_server.models import layout
 from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Forward, Modules
-from embedfleet_server.models.packing import Packed
+from embedfleet_server.models.packed import Packed
 from embedfleet_server.models.splade import LargestFirst, largest_first
 from embedfleet_server.models.tokenizing import Tokenizing
 
@@ -94,6 +94,18 @@ class SparseModel:
                 order += indices
         return SparseRows.join(parts).take(np.argsort(order))
 
+    def keep_bits(self, on: bool) -> None:
+        """See `engine.invariance.KeepsBits`; weights that are looked up are the same anyway."""
+        for forward in self._computed():
+            forward.keeps_bits = on
+
+    def bits_kept(self) -> str | None:
+        """See `engine.invariance.KeepsBits`."""
+        return next((forward.bits_kept() for forward in self._computed()), None)
+
+    def _computed(self) -> list[Forward]:
+        return [route.forward for route in self._routes.values() if isinstance(route.forward, Forward)]
+
     def peak_mib(self) -> float | None:
         """What the last batch took of its device's memory beyond the weights; None where that is not known."""
         known = [route.forward.peak_mib() for route in self._routes.values()]
@@ -171,8 +183,9 @@ class SparseForward(Forward):
         """SPLADE's texts are pooled where they stand: laid out by text their logits would be copied."""
         pooling = self._modules[-1]
         if len(self._modules) == 2 and isinstance(pooling, LargestFirst):
-            self.peaks.piece(sum(len(encoded.token_ids) for encoded in piece))
-            return torch.stack([pooling.of(logits) for logits in packed([encoded.token_ids for encoded in piece])])
+            ids = [encoded.token_ids for encoded in piece]
+            self.peaks.piece(sum(map(len, ids)))
+            return torch.stack([pooling.of(logits) for logits in packed(ids, form=self.form())])
         parts = self.run_packed(piece, packed)
         order = torch.tensor([index for indices, _ in parts for index in indices]).argsort()
         return torch.cat([features["sentence_embedding"] for _, features in parts])[order]

@@ -10,13 +10,15 @@ from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, T
 from embedfleet_server.engine.rows import Offsets, Ragged
 from embedfleet_server.engine.views import tokens_of
 from embedfleet_server.models.faults import told
-from embedfleet_server.models.forward import Forward
-from embedfleet_server.models.packing import Packed
+from embedfleet_server.models.forward import Forward, KeepsBits
+from embedfleet_server.models.packed import Packed, Tokens
 from embedfleet_server.models.tokenizing import PairTokenizing, Tokenizing
 
 
 class TokenForward(Forward):
     """The modules before the pooling."""
+
+    in_rows = True
 
     def __call__(self, piece: Sequence[Encoded]) -> Ragged:
         """A vector for each token of a piece, special ones too."""
@@ -27,17 +29,19 @@ class TokenForward(Forward):
         return Ragged.of([embedded[row, : len(one.token_ids)] for row, one in enumerate(piece)])
 
     @torch.inference_mode()
-    def _packed(self, piece: Sequence[Encoded], packed: Packed) -> list[torch.Tensor]:
+    def _packed(self, piece: Sequence[Encoded], packed: Packed) -> Tokens:
         """The same where texts stand in one row; the transformer is the only module then."""
-        return packed([one.token_ids for one in piece])
+        return self.in_row(piece, packed)
 
 
 def _offsets(piece: Sequence[Encoded]) -> Offsets:
     return np.cumsum([0, *(len(one.token_ids) for one in piece)], dtype=np.int64)
 
 
-class TokenModel:
+class TokenModel(KeepsBits):
     """A view of a loaded dense model (`engine.protocols.Model`), over its weights."""
+
+    _forward: TokenForward
 
     def __init__(self, info: ModelInfo, tokenizing: Tokenizing | PairTokenizing, forward: TokenForward) -> None:
         self.info = replace(

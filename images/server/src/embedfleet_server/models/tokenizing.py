@@ -110,7 +110,7 @@ class PairTokenizing:
         own = _checked_length(copied(tokenizer), max_tokens, is_pair=True)
         self._cut = _Cut(own, tokenizer.truncation_side, max_tokens)
         self.spelling = Spelling(tokenizer)
-        self._types = "token_type_ids" in tokenizer.model_input_names
+        self.has_types = "token_type_ids" in tokenizer.model_input_names
         self.max_tokens = max_tokens
         self.vocabulary = vocabulary
 
@@ -135,7 +135,9 @@ class PairTokenizing:
         if encoding is None:
             return NO_UNICODE
         truncated = len(encoding.ids) >= self.max_tokens and bool(encoding.overflowing)
-        return Paired(encoding.ids, truncated, encoding.type_ids) if self._types else Encoded(encoding.ids, truncated)
+        return (
+            Paired(encoding.ids, truncated, encoding.type_ids) if self.has_types else Encoded(encoding.ids, truncated)
+        )
 
 
 class _Cut:
