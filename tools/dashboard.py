@@ -157,6 +157,26 @@ ROWS: dict[str, Sequence[Panel]] = {
             60,
         ),
         Panel(
+            "Speed before traffic",
+            "Tokens per second, measured when the model was loaded, by the tokens of a text; of the slowest pod.",
+            [(_gauge("embedfleet_warm_up_tokens_per_second", "min", "model, length"), "{{model}} {{length}}")],
+            "cps",
+        ),
+        Panel(
+            "What a forward and the warm-up take",
+            "A forward however few its tokens, and all forwards that measured the model.",
+            [
+                (_gauge("embedfleet_warm_up_start_seconds"), "{{model}} forward"),
+                (_gauge("embedfleet_warm_up_seconds"), "{{model}} warm-up"),
+            ],
+            "s",
+        ),
+        Panel(
+            "Most tokens in a batch by memory",
+            "In the pod that has least room; below maxBatchTokens it bounds batches.",
+            [(_gauge("embedfleet_safe_batch_tokens", "min"), _BY_MODEL)],
+        ),
+        Panel(
             "Vector cache",
             "Of all pods together.",
             [(_gauge("embedfleet_cache_bytes", "sum", "job", _WHERE), "size")],

@@ -24,6 +24,7 @@ from embedfleet_server.engine.observer import Observer, Several
 from embedfleet_server.engine.protocols import Loader
 from embedfleet_server.engine.slots import ModelConfig
 from embedfleet_server.engine.views import with_view
+from embedfleet_server.engine.watch import Readings
 from embedfleet_server.pipelines.driver import Pipelines
 from tests.support.fake_model import FakeModel, Gate
 
@@ -104,16 +105,24 @@ async def serving(
     default_model: str | None = None,
     pipelines: Sequence[Pipeline] = (),
     pod: str | None = None,
+    warm_up: float = 0.0,
+    readings: Readings = dict,
     **batching: Any,
 ) -> AsyncGenerator[Served]:
-    """A server on free ports, its models loaded (if `wait`); stopped at the end, nothing left behind."""
+    """A server on free ports, its models loaded (if `wait`); stopped at the end, nothing left behind.
+
+    `warm_up` is what its models may be measured for, in seconds.
+    """
     gate = Gate()
     given = models or {"semantic": lambda: FakeModel(hold=gate)}
     plain = [ModelConfig(name, loader, lazy=lazy, required=not lazy) for name, loader in given.items()]
     configs = {config.name: config for one in plain for config in (with_view(one) if pipelines else [one])}
     metrics = Metrics()
     settings = BatchingSettings(generation=7, batching=Batching(**batching))
-    engine = Engine("fleet", configs, settings, observer=Several(metrics, *observers), default_model=default_model)
+    engine = Engine(
+        "fleet", configs, settings, observer=Several(metrics, *observers), default_model=default_model,
+        warm_up_seconds=warm_up, readings=readings,
+    )  # fmt: skip
     tuning = Tuning(engine, Path("no-such-directory"))
     graphs = Pipelines(engine, pipelines)
     server = Server(

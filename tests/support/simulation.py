@@ -14,6 +14,7 @@ from embedfleet_server.engine import Engine, ModelConfig
 from embedfleet_server.engine.copies import joined
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.rows import AnyRows
+from embedfleet_server.engine.watch import Readings
 from tests.support.fake_model import given_ids
 
 DIMENSIONS = 4
@@ -139,13 +140,15 @@ def engine(
     workers: SimulatedWorkers | None = None,
     own: dict[str, ModelBatching] | None = None,
     default_model: str | None = None,
+    warm_up: float = 0.0,
+    readings: Readings = dict,
 ) -> Engine:
-    """An engine over simulated models; one called `semantic` when none is given."""
+    """An engine over simulated models; one called `semantic` when none is given. `warm_up` in seconds."""
     models = models or (config("semantic"),)
     settings = BatchingSettings(batching=batching or Batching(), models=own or {})
     return Engine(
         "semantic", {m.name: m for m in models}, settings, default_model=default_model,
-        workers=workers or SimulatedWorkers(),
+        workers=workers or SimulatedWorkers(), warm_up_seconds=warm_up, readings=readings,
     )  # fmt: skip
 
 

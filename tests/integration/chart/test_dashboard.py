@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from embedfleet_operator.metrics import Gauges, Metrics
 from embedfleet_server.app.errors import CODES
 from embedfleet_server.app.keys import Keys
+from embedfleet_server.batching.pressure import Reading
+from embedfleet_server.engine.protocols import Encoded, Rows
 from tests.support.charts import CHART
+from tests.support.fake_model import FakeModel
 from tests.support.served import run, serving
 
 pytestmark = pytest.mark.requirement("H3")
@@ -40,6 +44,19 @@ def of_operator() -> str:
     return metrics.page().decode()
 
 
+class Measured(FakeModel):
+    """Knows what its forwards take: 1 MiB for each token."""
+
+    tokens = 0.0
+
+    def forward(self, batch: Sequence[Encoded]) -> Rows:
+        self.tokens = float(sum(len(one.token_ids) for one in batch))
+        return super().forward(batch)
+
+    def peak_mib(self) -> float | None:
+        return self.tokens
+
+
 @pytest.fixture
 def series(tmp_path: Path) -> dict[str, set[str]]:
     """Each series of a live server, one with keys, after one request, and of an operator, with its labels."""
@@ -47,7 +64,9 @@ def series(tmp_path: Path) -> dict[str, set[str]]:
 
     async def main() -> None:
         (tmp_path / "team").write_text("secret")
-        async with serving(keys=Keys(tmp_path)) as served:
+        async with serving(
+            {"semantic": Measured}, keys=Keys(tmp_path), warm_up=0.5, readings=lambda: {"host": Reading(1e9, 9e9)}
+        ) as served:
             assert (await served.embed("a text", headers={"X-API-Key": "secret"})).status == 200
             text = (await served.observe("/metrics")).body.decode()
         told = [*text_string_to_metric_families(text), *text_string_to_metric_families(of_operator())]

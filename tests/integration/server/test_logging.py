@@ -128,6 +128,7 @@ def test_changes_of_state_are_told_at_info(tmp_path: Path) -> None:
     messages = [line.split(" ", 3)[3] for line in err.splitlines()]
     starts = [
         "listening url=",
+        "model semantic was measured ",
         "model semantic is ready ",
         "ready service=fleet",
         "state=LameDuck",

@@ -6,6 +6,7 @@ is the best of all fixed sizes, which knows the device without noise.
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -219,6 +220,33 @@ def test_it_settles_within_200_batches_of_like_length() -> None:
             sized = AdaptiveSize(target=target)
             run_texts(sized, lambda tokens: 0.02 + tokens * 4e-5, 200, seed, alike=True)
             assert sized.settled, (target, seed)
+
+
+@pytest.mark.requirement("A1", "A2")
+@pytest.mark.parametrize("target", [None, 0.1])
+def test_measured_before_the_first_batch_it_settles_as_soon_and_as_well(target: float | None) -> None:
+    """Ten seeds: no later in all, and as fast; with a target none of the first batches is late, where many were."""
+    settled, speeds, late = Counter[bool](), Counter[bool](), Counter[bool]()
+    for seeded in (False, True):
+        for seed in range(10):
+            sized = AdaptiveSize(initial=256, target=target)
+            if seeded:
+                sized.seed([(tokens, _seconds(tokens)) for tokens in (16, 128, 512, 512, 4096)])
+            ran, before = [], 0
+            for number in range(200):
+                ran += run_texts(sized, _seconds, 1, 1000 * seed + number, alike=True)
+                before += not sized.settled
+            settled[seeded] += before
+            speeds[seeded] += round(throughput(ran[100:]))
+            late[seeded] += sum(seconds > 1.2 * (target or math.inf) for _, seconds in ran[:5])
+    assert settled[True] <= settled[False]
+    assert speeds[True] >= 0.99 * speeds[False]
+    assert late[True] == 0
+    assert target is None or late[False] >= 10
+
+
+def _seconds(tokens: float) -> float:
+    return 0.02 + tokens * 4e-5
 
 
 @pytest.mark.requirement("A1")

@@ -234,3 +234,125 @@ def test_lengths_are_told_apart_only_where_batches_are_sorted_and_shared() -> No
         batch = made.next_batch(0.0)
         assert batch is not None
         assert [entry[1] for entry in batch.entries] == expected
+
+
+MEASURED = [(16, 0.0116), (128, 0.0228), (512, 0.0612), (4096, 0.4196)]
+"""Tokens and seconds of forwards before the first batch: 10 ms to start and 0.1 ms a token."""
+
+
+@pytest.mark.requirement("B7")
+def test_what_was_measured_before_the_first_batch_is_believed_at_once() -> None:
+    """The wait of new work and of a refused caller are known though nothing ran; one forward alone tells a caller."""
+    made = core(Policy(max_batch_size=8))
+    made.submit("m", range(4), [1000] * 4, None, 0.0)
+    assert (made.wait("m"), made.retry_after()) == (0.0, 1.0)
+    made.learn_costs("m", MEASURED[:1])
+    assert made.wait("m") == 0.0
+    assert made.retry_after() == pytest.approx(4000 * 0.0116 / 16)
+    made.learn_costs("m", MEASURED[1:])
+    speed = made.costs()["m"].tokens_per_second()
+    assert speed is not None
+    assert 16 / 0.0116 < speed < 1 / 0.0001
+    assert made.wait("m") == pytest.approx(1.5 * 4000 / speed)
+    assert made.retry_after() == pytest.approx(4000 / speed)
+
+
+@pytest.mark.requirement("B5", "B7")
+def test_what_was_measured_counts_until_five_batches_ran() -> None:
+    """On a device that became ten times slower: up to the fourth batch by the measurement, then by the batches alone.
+
+    So is the padding that is worth a start: 100 tokens by the measurement, at first, and then what batches show.
+    """
+    made = core(Policy(max_batch_size=8))
+    made.learn_costs("m", MEASURED)
+    measured = made.costs()["m"].tokens_per_second()
+    assert made.costs()["m"].start_tokens() == pytest.approx(100)
+    for number in range(5):
+        assert made.costs()["m"].tokens_per_second() == measured
+        made.complete(started(made, 8, 8 + number), 10 * (0.02 + 8 * (8 + number) * 0.0001))
+    assert made.costs()["m"].tokens_per_second() == pytest.approx(80 / 0.28, rel=0.01)
+    assert made.costs()["m"].start_tokens() == pytest.approx(200)
+
+
+@pytest.mark.requirement("B5")
+def test_padding_is_weighed_against_the_start_that_was_measured() -> None:
+    """10 and 150 tokens: 140 of padding are less than 256, the guess, and more than the 100 that a start is worth."""
+    for points, inputs in (([], 2), (MEASURED, 1)):
+        made = core(Policy(max_batch_size=8), padded=True)
+        made.learn_costs("m", points)
+        made.submit("m", [0, 1], [10, 150], None, 0.0)
+        batch = made.next_batch(0.0)
+        assert batch is not None
+        assert len(batch.entries) == inputs
+
+
+@pytest.mark.requirement("B10")
+def test_a_stated_deadline_is_judged_before_the_first_batch() -> None:
+    """4,000 tokens wait, about 0.4 s of work: a caller with 0.2 s is refused with a delay, one with 2 s is not."""
+    made = core(Policy(max_batch_size=8))
+    made.learn_costs("m", MEASURED)
+    made.submit("m", range(4), [1000] * 4, None, 0.0)
+    late = made.submit("m", [0], [10], None, 0.0, within=0.2)
+    assert isinstance(late, Refusal)
+    assert "its time is up in 0.2 s" in late.reason
+    assert not isinstance(made.submit("m", [0], [10], None, 0.0, within=2.0), Refusal)
+
+
+@pytest.mark.requirement("A1")
+def test_the_target_holds_from_the_first_batch_on() -> None:
+    """Within 100 ms fit 809 tokens where a start takes 10 ms; without a measurement the first batch has 32 inputs."""
+    policy = Policy(max_batch_size=256, sizing=Sizing(initial=32, target=0.1))
+    assert len(started(core(policy), 40, 100).entries) == 32
+    made = core(policy)
+    made.learn_costs("m", MEASURED)
+    assert len(started(made, 40, 100).entries) == 8
+    assert made.batch_size("m") == 32
+    free = core(Policy(max_batch_size=256, sizing=Sizing(initial=32)))
+    free.learn_costs("m", MEASURED)
+    assert len(started(free, 40, 100).entries) == 32
+
+
+def allowed(made: BatchingCore) -> int:
+    """Most tokens in a batch of the model, on its device."""
+    model = made._models["m"]
+    return model.first.allowed(model.policy)
+
+
+@pytest.mark.requirement("A3")
+def test_a_batch_has_no_more_tokens_than_there_is_room_for() -> None:
+    """At 20 MiB and 1 MiB a token 80 of them have room in 100 MiB; what is configured is never passed."""
+    made = core(Policy(max_batch_size=100, max_batch_tokens=400))
+    made.has_room("m", 100.0)
+    made.learn_memory("m", 10, 30.0)
+    assert (made.safe_tokens("m"), allowed(made)) == (None, 400)  # of one size no line is known
+    made.learn_memory("m", 40, 60.0)
+    assert (made.safe_tokens("m"), allowed(made)) == (80, 80)
+    assert len(started(made, 30, 10).entries) == 8
+    made.has_room("m", 1000.0)
+    assert (made.safe_tokens("m"), allowed(made)) == (980, 400)
+
+
+@pytest.mark.requirement("A3")
+def test_no_batch_is_smaller_than_those_that_went_well_before_the_first() -> None:
+    """Memory was full for a moment when it was looked at; without the measurement one token is left."""
+    made = core(Policy())
+    for tokens, peak in ((10, 30.0), (40, 60.0)):
+        made.learn_memory("m", tokens, peak)
+    made.has_room("m", -500.0)
+    assert (made.safe_tokens("m"), allowed(made)) == (0, 1)
+    made.learn_costs("m", MEASURED)
+    assert (made.safe_tokens("m"), allowed(made)) == (4096, 4096)
+
+
+@pytest.mark.requirement("B23")
+def test_memory_that_ran_out_before_the_first_batch_halves_the_budget() -> None:
+    """Of 4,096 tokens half are left, however much room there seems to be; batches that go well raise it again."""
+    made = core(Policy())
+    for tokens, peak in ((10, 1.0), (40, 4.0)):
+        made.learn_memory("m", tokens, peak)
+    made.has_room("m", 1000.0)
+    made.ran_out("m", 4096)
+    assert (made.safe_tokens("m"), allowed(made)) == (2048, 2048)
+    for _ in range(20):
+        made.complete(started(made, 8), 0.1)
+    assert allowed(made) == int(2048 * 1.05) + 1

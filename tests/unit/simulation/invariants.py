@@ -201,6 +201,20 @@ class Watch:
 
     # When a load or a forward starts.
 
+    def warm_up_starts(self, model: ModelPlan, device: str, texts: Sequence[Text]) -> None:
+        """Before the model is ready, while there is nothing else to do, and with what a batch may hold."""
+        truth, name = self.truth, model.name
+        self.need(truth.plan.warm_up and not model.lazy, f"{name} is measured though nobody wanted it")
+        self.need(self.engine.info(name) is None, f"{name} is measured when it serves already")
+        self.need(self.engine._core.is_idle, f"{name} is measured while callers wait")
+        memory = truth.memory.get((name, device))
+        self.need(memory is None or computed(model, texts) <= memory.tokens, f"{name} is measured beyond its memory")
+        fits = any(
+            len(texts) <= b.largest_batch and (len(texts) == 1 or computed(model, texts) <= b.max_batch_tokens)
+            for b in (settings.for_model(name) for _, settings in truth.history)
+        )
+        self.need(fits, f"{name} is measured with {len(texts)} texts of {len(texts[0])}")
+
     def load_starts(self, model: ModelPlan) -> None:
         """Once, when it is wanted, and after a failure not before its back-off is over."""
         truth = self.truth

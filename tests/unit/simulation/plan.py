@@ -103,14 +103,22 @@ class Plan:
     habits: frozenset[str] = field(default_factory=frozenset)
     paces: Mapping[str, int] = field(default_factory=dict)
     """How many times slower than the others a device is, where it is."""
+    warm_up: float = 0.0
+    """Seconds in which all models may be measured before they are ready."""
 
 
 def draw(seed: int) -> Plan:
     """The world of a seed."""
-    plan = _draw(seed)
+    plan = _warmed(_draw(seed), seed)
     # By chances of its own, so that the other worlds of old seeds stay what they were.
     chance = random.Random(f"copies of {seed}")
     return _with_copies(plan, chance) if plan.kind in ("calm", "faulty") and chance.random() < 0.4 else plan
+
+
+def _warmed(drawn: Plan, seed: int) -> Plan:
+    if drawn.kind in ("overload", "shared"):
+        return drawn
+    return replace(drawn, warm_up=random.Random(-1 - seed).choice([0.0, 0.25, 1.5]))
 
 
 def _draw(seed: int) -> Plan:

@@ -64,6 +64,7 @@ def test_the_worlds_hold_all_that_may_happen() -> None:
     outcomes.add("ModelFailing")
     faults = {"RuntimeError", "TransientError", "ConnectionResetError", "TimeoutError", "OutOfMemory", "MemoryError"}
     kinds = {"calm", "faulty", "overload", "answer", "load", "change", "wrong rows", "cut off", "retried", "cancelled"}
+    kinds.add("warm-up")
     assert outcomes | faults | kinds | {"Stopped", "ShuttingDown"} <= {key for key, count in seen.items() if count >= 3}
 
 

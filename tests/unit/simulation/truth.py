@@ -86,7 +86,7 @@ class Truth:
         self.memory: dict[tuple[str, str], Memory] = {}
         """By model and device."""
         self.stopping: float | None = None
-        self._history: list[tuple[float, BatchingSettings]] = [(-1.0, plan.settings)]
+        self.history: list[tuple[float, BatchingSettings]] = [(-1.0, plan.settings)]
         self._paused_at: dict[str, float] = {}
         self._by_hand: set[str] = set()
         self._update_paused()
@@ -95,13 +95,13 @@ class Truth:
 
     @property
     def settings(self) -> BatchingSettings:
-        return self._history[-1][1]
+        return self.history[-1][1]
 
     def in_force(self) -> list[BatchingSettings]:
         """Settings that held at some moment of this very instant."""
         now = self.time()
-        before = max(index for index, (at, _) in enumerate(self._history) if at < now)
-        return [settings for _, settings in self._history[before:]]
+        before = max(index for index, (at, _) in enumerate(self.history) if at < now)
+        return [settings for _, settings in self.history[before:]]
 
     def of(self, model: str) -> list[Batching]:
         """One model's values in force at this instant."""
@@ -109,7 +109,7 @@ class Truth:
 
     def changed(self, change: Change) -> None:
         if change.settings is not None:
-            self._history.append((self.time(), change.settings))
+            self.history.append((self.time(), change.settings))
         else:
             names = [m.name for m in self.plan.models] if change.model is None else [change.model]
             for name in names:
@@ -182,16 +182,20 @@ class Truth:
 
     def forward_failed(self, model: ModelPlan, device: str, texts: Sequence[Text], error: Exception) -> None:
         if isinstance(error, OutOfMemory | MemoryError):
-            half = max(1, computed(model, texts) // 2)
-            known = self.memory.get((model.name, device))
-            if known is not None and known.passed_since < QUIET_SPELL:
-                half = min(half, known.tokens)
-            self.memory[model.name, device] = Memory(half)
+            self.ran_out(model, device, texts)
         else:
             self.bad_forwards[model.name] += 1
         passing = isinstance(error, TransientError | OSError | TimeoutError)
         for item in self.of_texts(texts):
             self._plan_again(item, passing=passing, alone=len(texts) == 1)
+
+    def ran_out(self, model: ModelPlan, device: str, texts: Sequence[Text]) -> None:
+        """A forward of these did not fit into the device's memory."""
+        half = max(1, computed(model, texts) // 2)
+        known = self.memory.get((model.name, device))
+        if known is not None and known.passed_since < QUIET_SPELL:
+            half = min(half, known.tokens)
+        self.memory[model.name, device] = Memory(half)
 
     def of_texts(self, texts: Sequence[Text]) -> list[ItemTruth]:
         return [self.items[identity] for text in texts if (identity := identity_of(text)) is not None]

@@ -42,6 +42,8 @@ from tests.unit.simulation.truth import DIMENSIONS, Truth, computed, identity_of
 FOR_EVER = 1e9
 T = TypeVar("T")
 _LAST_TURNS = 10
+_FILLING = FIRST_IDENTITY - 1
+"""The token of a word that is no number, of which the self-test is made; the vocabulary ends below it."""
 _PASSING = (TransientError, ConnectionResetError, TimeoutError)
 _MEMORY = (OutOfMemory, MemoryError)
 
@@ -82,7 +84,7 @@ class SimulatedModel:
     @property
     def info(self) -> ModelInfo:
         return ModelInfo(
-            self.plan.name, "Dense", DIMENSIONS, DIMENSIONS, 512, 1 << 20, "f" * 64, "float32", self.device, None,
+            self.plan.name, "Dense", DIMENSIONS, DIMENSIONS, 512, _FILLING, "f" * 64, "float32", self.device, None,
             (), self.plan.padded, prompts={"query": f"{QUERY} "},
         )  # fmt: skip
 
@@ -123,7 +125,7 @@ class World:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._timers: list[asyncio.TimerHandle] = []
         configs = {model.name: ModelConfig(model.name, self._loader(model), model.lazy) for model in plan.models}
-        self.engine = Engine("m0", configs, plan.settings, workers=self)
+        self.engine = Engine("m0", configs, plan.settings, workers=self, warm_up_seconds=plan.warm_up)
         self.truth = Truth(plan, self.loop.time)
         self.watch = Watch(self.truth, self.engine)
 
@@ -159,7 +161,8 @@ class World:
         assert isinstance(model, SimulatedModel)
         texts = [item.token_ids for item in batch]
         if identity_of(texts[0]) is None:
-            return await self._self_test(model, texts)
+            is_known = _FILLING in texts[0]
+            return await (self._self_test(model, texts) if is_known else self._warm_up(model, texts))
         self._note("forward", model.plan.name, model.device, *map(identity_of, texts))
         self.watch.forward_starts(model.plan, model.device, texts)
         try:
@@ -180,6 +183,18 @@ class World:
             if self._is_away(model.device):
                 self.truth.load_failed(model.plan)
                 raise TransientError("the device is away")
+            return np.stack([row_of(text) for text in texts])
+
+    async def _warm_up(self, model: SimulatedModel, texts: Sequence[Sequence[int]]) -> Rows:
+        self._note("warm-up", model.plan.name, len(texts), len(texts[0]))
+        self.watch.warm_up_starts(model.plan, model.device, texts)
+        async with self._devices[model.device]:
+            await asyncio.sleep(self._seconds(model, texts))
+            if self._is_away(model.device):
+                raise TransientError("the device is away")
+            if computed(model.plan, texts) > model.plan.room:
+                self.truth.ran_out(model.plan, model.device, texts)
+                raise _MEMORY[len(texts) % 2]("no room")
             return np.stack([row_of(text) for text in texts])
 
     def _seconds(self, model: SimulatedModel, texts: Sequence[Sequence[int]]) -> float:
@@ -330,7 +345,7 @@ def _put_down(loop: WatchedLoop) -> None:
 
 
 def _tokens(text: str) -> list[int]:
-    return [int(word) if word.isdigit() else FIRST_IDENTITY - 1 for word in text.split()]
+    return [int(word) if word.isdigit() else _FILLING for word in text.split()]
 
 
 def _words(text: Sequence[int]) -> str:

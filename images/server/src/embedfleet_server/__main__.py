@@ -47,6 +47,7 @@ from embedfleet_server.engine.observer import Observer, Several
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.engine.slots import ModelConfig
 from embedfleet_server.engine.views import with_view
+from embedfleet_server.engine.warming import SECONDS as WARM_UP_SECONDS
 from embedfleet_server.engine.workers import ThreadWorkers
 from embedfleet_server.pipelines.driver import Pipelines
 from embedfleet_server.termination import leave_word
@@ -357,6 +358,7 @@ def build_engine(
         workers=ThreadWorkers(on_lost=on_lost),
         observer=Several(*observers),
         readings=readings,
+        warm_up_seconds=WARM_UP_SECONDS,
     )
 
 

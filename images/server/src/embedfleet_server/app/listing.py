@@ -17,7 +17,7 @@ def openai(engine: Engine, created: int) -> dict[str, Any]:
 def summary(engine: Engine) -> list[dict[str, Any]]:
     """Each model with its state, as `/state` and the operator want it."""
     default = _default(engine)
-    return [{"name": status.name, **_details(status, default)} for status in engine.models()]
+    return [{"name": status.name, **_details(engine, status, default)} for status in engine.models()]
 
 
 def _openai_model(engine: Engine, status: ModelStatus, created: int) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def _openai_model(engine: Engine, status: ModelStatus, created: int) -> dict[str
         "max_inputs": engine.max_inputs,
         "item_timeout_seconds": engine.settings.batching.item_timeout_seconds,
     }
-    own = {"service": engine.service, **_details(status, _default(engine)), **limits}
+    own = {"service": engine.service, **_details(engine, status, _default(engine)), **limits}
     return {"id": status.name, "object": "model", "created": created, "owned_by": "embedfleet", "embedfleet": own}
 
 
@@ -37,7 +37,7 @@ def _default(engine: Engine) -> str | None:
         return None
 
 
-def _details(status: ModelStatus, default: str | None) -> dict[str, Any]:
+def _details(engine: Engine, status: ModelStatus, default: str | None) -> dict[str, Any]:
     return {
         "state": status.state,
         "required": status.required,
@@ -46,6 +46,22 @@ def _details(status: ModelStatus, default: str | None) -> dict[str, Any]:
         "deterministic": status.deterministic,
         "deterministic_reason": status.deterministic_reason,
         **_info(status.info),
+        "warm_up": _warm_up(engine, status.name),
+    }
+
+
+def _warm_up(engine: Engine, name: str) -> dict[str, Any] | None:
+    """What was measured before the model was ready; null where it was not."""
+    costs = engine.warm_up(name)
+    if costs is None:
+        return None
+    start = costs.start_seconds
+    return {
+        "tokens_per_second": {str(length): round(speed, 1) for length, speed in costs.tokens_per_second.items()},
+        "start_milliseconds": None if start is None else round(start * 1000, 3),
+        "safe_batch_tokens": engine.safe_tokens(name),
+        "seconds": round(costs.seconds, 3),
+        "reason": costs.reason,
     }
 
 

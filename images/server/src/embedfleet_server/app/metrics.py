@@ -1,7 +1,7 @@
 """What Prometheus scrapes, in a registry of our own. Labels are bounded: codes of the table, models of the manifest."""
 
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -99,6 +99,7 @@ class _EngineCollector(Collector):
         yield _gauge("embedfleet_batch_size_limit", "Most inputs in the next batch, as set or learnt", sizes)
         yield GaugeMetricFamily("embedfleet_active_batches", "Batches under way", value=engine.stats().active_batches)
         yield from self._devices()
+        yield from self._warm_up(names)
         yield from self._shared()
 
     def _devices(self) -> Iterator[Metric]:
@@ -110,6 +111,25 @@ class _EngineCollector(Collector):
             busy.add_metric([name], figures.busy_seconds)
             failing.add_metric([name], len(figures.failing))
         yield from (batches, busy, failing)
+
+    def _warm_up(self, names: Sequence[str]) -> Iterator[Metric]:
+        """Of those models that were measured before they were ready."""
+        found = {name: costs for name in names if (costs := self._engine.warm_up(name)) is not None}
+        speeds = GaugeMetricFamily(
+            "embedfleet_warm_up_tokens_per_second",
+            "Speed before traffic, by tokens of a text",
+            labels=["model", "length"],
+        )
+        for name, costs in found.items():
+            for length, speed in costs.tokens_per_second.items():
+                speeds.add_metric([name, str(length)], speed)
+        yield speeds
+        starts = {name: costs.start_seconds for name, costs in found.items() if costs.start_seconds is not None}
+        yield _gauge("embedfleet_warm_up_start_seconds", "What a forward takes however few its tokens", starts)
+        seconds = {name: costs.seconds for name, costs in found.items()}
+        yield _gauge("embedfleet_warm_up_seconds", "Forwards that measured the model before it was ready", seconds)
+        safe = {name: tokens for name in names if (tokens := self._engine.safe_tokens(name)) is not None}
+        yield _gauge("embedfleet_safe_batch_tokens", "Most tokens in a batch by the device's memory", safe)
 
     def _shared(self) -> Iterator[Metric]:
         shared = self._engine.shared()

@@ -47,6 +47,20 @@ class EmbeddingList(Shape):
     errors: list[InputProblem] = []
 
 
+class WarmUp(Shape):
+    """What was measured before the model was ready; null where that is not known.
+
+    Speeds by the tokens of a text, what a forward takes however few its tokens, how many a batch may hold by the
+    device's memory.
+    """
+
+    tokens_per_second: dict[str, float]
+    start_milliseconds: float | None
+    safe_batch_tokens: int | None
+    seconds: float
+    reason: str
+
+
 class ModelDetails(BaseModel):
     """What OpenAI's list has no field for; null where the model is not loaded."""
 
@@ -70,6 +84,7 @@ class ModelDetails(BaseModel):
     layout_reason: str | None
     deterministic: bool
     deterministic_reason: str | None
+    warm_up: WarmUp | None
 
 
 class Model(Shape):

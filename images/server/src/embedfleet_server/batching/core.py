@@ -75,8 +75,8 @@ class BatchingCore(Dispatch):
         return not self._running and self.total_queue_depth == 0
 
     def costs(self) -> Mapping[str, CostLine]:
-        """What was learnt of each model's cost, on its first device."""
-        return {name: model.cost for name, model in self._models.items()}
+        """What is known of each model's cost, on its first device."""
+        return {name: model.known_cost for name, model in self._models.items()}
 
     def tokens_per_second(self, name: str) -> float | None:
         """Speed of model `name` on all its devices together; None before its first batch."""

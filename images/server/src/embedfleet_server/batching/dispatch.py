@@ -125,7 +125,7 @@ class Dispatch(Intake):
         model = self._models[name]
         entries = policies.form(
             model.policy, model.room(self.pressure, device), model.queue, now,
-            padded=model.padded, start_tokens=model.on(device).cost.start_tokens(),
+            padded=model.padded, start_tokens=model.on(device).known_cost.start_tokens(),
         )  # fmt: skip
         self._door.count(model, -len(entries), -sum(entry[1] for entry in entries))
         for entry in entries:

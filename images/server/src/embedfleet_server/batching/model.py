@@ -13,7 +13,6 @@ from embedfleet_server.batching.queue import ModelQueue
 from embedfleet_server.batching.spread import Spread
 from embedfleet_server.batching.types import Batch, Bound, Fault, Policy, Refusal, Room
 
-_KNOWN = 4.5  # weight of the batches seen, after the fifth, from which their speed is believed
 _BADNESS = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 _ANY = 2**31  # batches at once where nothing bounds them
 
@@ -62,6 +61,11 @@ class ModelState:
         return self.first.cost
 
     @property
+    def known_cost(self) -> CostLine:
+        """The same, as it is known best: by forwards before the first batch, until enough batches ran."""
+        return self.first.known_cost
+
+    @property
     def needs(self) -> BatchMemory:
         """What batches take of the first device's memory."""
         return self.first.needs
@@ -80,13 +84,12 @@ class ModelState:
         for learnt in self._all():
             learnt.learn_size_from(size, self.policy)
 
-    def tokens_per_second(self, weight: float = 0.0) -> float | None:
+    def tokens_per_second(self, *, surely: bool = False) -> float | None:
         """Speed of all its devices together, of which no more work at once than there are permits.
 
-        Those of which less than `weight` is known count as the mean of the others; None where that is all of them.
+        Those of which it is not known (`surely`: or hardly) count as the mean of the others; None where that is all.
         """
-        lines = [learnt.cost for learnt in self._all() if learnt.cost.weight >= weight]
-        speeds = [speed for line in lines if (speed := line.tokens_per_second())]
+        speeds = [speed for learnt in self._all() if (speed := learnt.tokens_per_second(surely=surely))]
         if not speeds:
             return None
         return sum(speeds) / len(speeds) * min(self.permits, max(1, len(self.devices)))
@@ -119,7 +122,7 @@ class ModelState:
 
     def expected(self, priority: int, tenant: str, tokens: int) -> float:
         """Seconds until what is served before new work is computed; 0 while no speed is known."""
-        speed = self.tokens_per_second(_KNOWN)
+        speed = self.tokens_per_second(surely=True)
         return self.queue.ahead(priority, tenant, tokens) / speed if speed else 0.0
 
     # What became of a batch.

@@ -114,6 +114,11 @@ class BatchMemory:
         self._line.learn(tokens, peak_mib)
         self._excess = max(1.0, peak_mib / self._on_line(tokens), 1.0 + (self._excess - 1.0) * _RELAX)
 
+    @property
+    def is_line(self) -> bool:
+        """Whether batches of different sizes were seen, the larger of which took more."""
+        return self._line.slope() is not None
+
     def predicted_mib(self, tokens: int) -> float | None:
         """What a batch of so many tokens would take; None before the first was seen."""
         return self._on_line(tokens) * self._excess if self._line.weight else None

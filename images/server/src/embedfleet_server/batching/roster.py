@@ -1,5 +1,7 @@
 """The models of the core and the values they are served by, all of which may change while work waits."""
 
+from collections.abc import Sequence
+
 from embedfleet_server.batching.door import Door
 from embedfleet_server.batching.fairness import Accounts
 from embedfleet_server.batching.flow import one_bucket
@@ -88,6 +90,29 @@ class Roster:
         """Learn the size of one model's batches anew, from `size` on."""
         self._models[name].learn_size_from(size)
 
+    # Of forwards outside any batch: a self-test, a warm-up.
+
     def learn_memory(self, name: str, tokens: int, peak_mib: float) -> None:
-        """A forward outside any batch (a self-test, a warm-up) took so much memory for so many tokens."""
+        """One took so much memory for so many tokens."""
         self._models[name].needs.learn(tokens, peak_mib)
+
+    def learn_costs(self, name: str, points: Sequence[tuple[int, float]]) -> None:
+        """Tokens and seconds of each, before the first batch."""
+        self._models[name].first.seed(points)
+
+    def ran_out(self, name: str, tokens: int) -> None:
+        """One of so many tokens did not fit into memory."""
+        self._models[name].first.memory.ran_out(tokens)
+
+    def has_room(self, name: str, mib: float) -> None:
+        """A batch of one model may take so much of its device's memory."""
+        self._models[name].first.room_mib = mib
+
+    def fitting(self, name: str) -> float:
+        """Most tokens in a batch of one model by memory; inf where nothing is known."""
+        model = self._models[name]
+        return model.first.fitting(model.policy)
+
+    def safe_tokens(self, name: str) -> int | None:
+        """The same by the device's memory, whatever the policy leaves of it; None where that is not known."""
+        return self._models[name].first.safe_tokens()

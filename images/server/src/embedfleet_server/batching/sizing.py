@@ -11,6 +11,7 @@ that as many inputs of average length have.
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from embedfleet_server.batching.climb import Climb, ladder, look_around, search_all
@@ -62,10 +63,13 @@ class AdaptiveSize:
 
     @property
     def tokens(self) -> int | None:
-        """Most tokens that the next batch may compute; None before the first ran. One input always may go."""
+        """Most tokens that the next batch may compute; before the first ran, by the target alone, None where none is.
+
+        One input always may go.
+        """
         mean = self._budget.mean
         if not mean:
-            return None
+            return None if self.target is None else self._budget.tokens(self.target)
         tokens = min(LONG * self.most, max(self.smallest, self._limit)) * mean
         return max(1, int(tokens + 1e-6))  # what was divided by the mean comes back whole
 
@@ -109,6 +113,13 @@ class AdaptiveSize:
         if self.settled:
             self._keep()
         self._step()
+
+    def seed(self, points: Sequence[tuple[int, float]]) -> None:
+        """Computed tokens and seconds of forwards before the first batch: they tell what the target allows.
+
+        Which size is the best they do not: sizes are compared with the texts that come.
+        """
+        self._budget.seed(points)
 
     def failed(self) -> None:
         """A batch failed: go on with smaller ones for a while."""

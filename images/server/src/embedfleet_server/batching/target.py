@@ -6,6 +6,7 @@ that the two balance where the wanted part is late, whatever the shape of the no
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -31,6 +32,8 @@ class TargetBudget:
     """Tokens of an input."""
     _seen: int = 0
     _line: CostLine = field(default_factory=CostLine)
+    _before: CostLine = field(default_factory=CostLine)
+    """The same of forwards before the first batch, for which alone it counts."""
     _ratio: float = _USUAL
     """Seconds of all but a few batches, as a multiple of those expected."""
     _largest: float = 0.0
@@ -44,14 +47,20 @@ class TargetBudget:
             self._compare(tokens, seconds, target)
             seconds = min(seconds, _HICCUP * self._expected(tokens))
         self._line.learn(tokens, seconds)
-        self._largest = max(tokens, self._largest * _FADES)
+        self._largest = max(tokens, self._largest * _FADES) if self._seen > 1 else tokens
+
+    def seed(self, points: Sequence[tuple[int, float]]) -> None:
+        """Computed tokens and seconds of forwards before the first batch."""
+        for tokens, seconds in points:
+            self._before.learn(tokens, seconds)
+            self._largest = max(self._largest, tokens)
 
     def tokens(self, target: float) -> int | None:
-        """Most tokens of a batch that takes at most `target` seconds, at least 1; None before the first batch ran."""
-        line = self._line
+        """Most tokens of a batch that takes at most `target` seconds, at least 1; None while nothing is known."""
+        line = self._line if self._line.weight else self._before
         if not line.weight:
             return None
-        tokens = line.x + (target / self._ratio - line.y) / self._slope()
+        tokens = line.x + (target / self._ratio - line.y) / _slope(line)
         return max(1, int(min(tokens, _FURTHER * self._largest)))
 
     def _compare(self, tokens: int, seconds: float, target: float | None) -> None:
@@ -77,12 +86,12 @@ class TargetBudget:
     def _expected(self, tokens: int) -> float:
         """Seconds of a batch; where the line falls below zero, what a square would give is near enough."""
         line = self._line
-        return max(line.y + self._slope() * (tokens - line.x), line.y * tokens / line.x / 2)
+        return max(line.y + _slope(line) * (tokens - line.x), line.y * tokens / line.x / 2)
 
-    def _slope(self) -> float:
-        """Seconds per further token. Always above 0."""
-        line = self._line
-        x, y = line.x, line.y
-        spread, together = line.xx / x**2 - 1, line.xy / (x * y) - 1
-        relative = (max(0.0, together) + _RIDGE) / (max(0.0, spread) + _RIDGE)
-        return min(_STEEPEST, relative) * y / x
+
+def _slope(line: CostLine) -> float:
+    """Seconds per further token. Always above 0."""
+    x, y = line.x, line.y
+    spread, together = line.xx / x**2 - 1, line.xy / (x * y) - 1
+    relative = (max(0.0, together) + _RIDGE) / (max(0.0, spread) + _RIDGE)
+    return min(_STEEPEST, relative) * y / x

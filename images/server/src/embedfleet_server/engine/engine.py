@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from embedfleet.api import BatchingSettings
+from embedfleet.api import Batching, BatchingSettings
 from embedfleet.api.models import Task
 from embedfleet_server.batching.types import CRITICAL, LOW, LOWEST, NORMAL, Bound, Refusal, Stats, Work
 from embedfleet_server.engine.asking import (
@@ -53,6 +53,7 @@ from embedfleet_server.engine.sharing import Sharing
 from embedfleet_server.engine.slots import ModelConfig, ModelStatus, Slot
 from embedfleet_server.engine.tokenizing import Tokenizing
 from embedfleet_server.engine.views import seen_by
+from embedfleet_server.engine.warming import Warming
 from embedfleet_server.engine.watch import Readings, Watch
 from embedfleet_server.engine.workers import ThreadWorkers, Workers
 
@@ -72,7 +73,9 @@ class Engine(Figures):
         workers: Workers | None = None,
         observer: Observer | None = None,
         readings: Readings = dict,
+        warm_up_seconds: float = 0.0,
     ) -> None:
+        """`warm_up_seconds` are for all models that load at the start together; 0 is no warm-up."""
         self.service, self.settings = service, settings
         self._default = default_model
         self._workers = workers or ThreadWorkers()
@@ -80,7 +83,11 @@ class Engine(Figures):
         self._sizes: Counter[int] = Counter()
         self._busy = defaultdict(float)
         self._core = core_of(settings, models)
-        self._slots = {name: Slot(config, self._workers, self._model_ready) for name, config in models.items()}
+        share = warm_up_seconds / max(1, sum(not config.lazy for config in models.values()))
+        self._warming = Warming(self._core, self._workers, readings, self._batching_of, share)
+        self._slots = {
+            name: Slot(config, self._workers, self._warming, self._model_ready) for name, config in models.items()
+        }
         self._watch = Watch(self._core, models, readings)
         self._tokenizing = Tokenizing(self._workers)
         self._dispatcher = Dispatcher(self._core, self._workers, self._model, self._batch_ended)
@@ -470,10 +477,12 @@ class Engine(Figures):
             raise AssertionError(f"This is a bug: a batch was formed for {name!r}, which is not loaded")
         return copy_on(model, device)
 
-    def _model_ready(self, name: str, model: Model, tokens: int) -> None:
+    def _batching_of(self, name: str) -> Batching:
+        """The values of a model, as they are now."""
+        return self.settings.for_model(name)
+
+    def _model_ready(self, name: str, model: Model) -> None:
         self._core.model_ready(name, *model.info.devices, padded=model.info.padded)
-        if (peak := model.peak_mib()) is not None:
-            self._core.learn_memory(name, tokens, peak)
         self._observer.loaded(name)
 
     def _batch_ended(self, record: BatchRecord) -> None:

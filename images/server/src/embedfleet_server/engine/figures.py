@@ -8,6 +8,8 @@ from embedfleet.api import BatchingSettings
 from embedfleet_server.batching.breaker import State
 from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import NORMAL, Stats
+from embedfleet_server.batching.warm_up import Costs
+from embedfleet_server.engine.warming import Warming
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Figures:
     _core: BatchingCore
     _busy: defaultdict[str, float]
     """Seconds of batches that ended, by device."""
+    _warming: Warming
 
     def queue_depth(self, model: str) -> int:
         """Inputs waiting for `model`."""
@@ -73,6 +76,14 @@ class Figures:
     def wait(self, model: str, tokens: int = 0, *, priority: int = NORMAL, tenant: str = "") -> float:
         """Seconds within which nearly all work that comes now begins to be computed, the batch that runs left out."""
         return self._core.wait(model, tokens, priority=priority, tenant=tenant)
+
+    def warm_up(self, model: str) -> Costs | None:
+        """What was measured of `model` before it was ready; None where it was not."""
+        return self._warming.costs.get(model)
+
+    def safe_tokens(self, model: str) -> int | None:
+        """Most tokens in a batch of `model` by its device's memory; None where that is not known."""
+        return self._core.safe_tokens(model)
 
     def retry_after(self) -> float:
         """Seconds until what waits now will have been computed."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,18 +46,24 @@ class ModelStatus:
     """How that is done, or why it is not though it was asked for."""
 
 
+Prepare = Callable[[ModelConfig, Model, int], Awaitable[None]]
+"""What is done with a model whose self-test, of so many tokens, was well, before it is ready."""
+
+
 class Slot:
     """The place of one model."""
 
-    def __init__(self, config: ModelConfig, workers: Workers, on_ready: Callable[[str, Model, int], None]) -> None:
-        """`on_ready` hears of the loaded model, and of how many tokens its self-test computed."""
+    def __init__(
+        self, config: ModelConfig, workers: Workers, prepare: Prepare, on_ready: Callable[[str, Model], None]
+    ) -> None:
+        """`on_ready` hears of the loaded model."""
         self.config = config
         self.state: State = "Pending"
         self.model: Model | None = None
         self.cause: str | None = None
         self.bits = Bits()
         self._workers = workers
-        self._on_ready = on_ready
+        self._prepare, self._on_ready = prepare, on_ready
         self._loading: asyncio.Task[None] | None = None
         self._failures = 0
         self._next_attempt = 0.0
@@ -104,7 +110,7 @@ class Slot:
         try:
             model = await self._workers.load(self.config.loader)
             self.bits.tell(model)
-            tokens = await self._self_test(model)
+            await self._prepare(self.config, model, await self._self_test(model))
             self.bits.tell(model)  # once more: it may have changed since
         except Exception as error:  # noqa: BLE001  # any cause fails this model alone
             self._on_failure(error)
@@ -114,7 +120,7 @@ class Slot:
                 "model %s is ready precision=%s device=%s",
                 model.info.name, model.info.precision, ",".join(model.info.devices),
             )  # fmt: skip
-            self._on_ready(self.config.name, model, tokens)
+            self._on_ready(self.config.name, model)
         finally:
             if model is not None and model is not self.model:
                 model.close()
