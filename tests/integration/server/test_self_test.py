@@ -8,6 +8,7 @@ import pytest
 
 from embedfleet_server import reference as command
 from embedfleet_server.engine.errors import ModelLoadFailed
+from embedfleet_server.models.compiled import ON_CPU
 from embedfleet_server.models.reference import FILE
 from tests.support.loading import load_any
 from tests.support.process import REAL, process
@@ -79,4 +80,7 @@ def test_a_failed_self_test_keeps_the_server_from_ready(tmp_path: Path) -> None:
         assert listed["embedfleet"]["precision_reason"]
         assert listed["embedfleet"]["layout"] in ("packed", "padded")
         assert listed["embedfleet"]["layout_reason"]
+        for shown in (listed["embedfleet"], found["semantic"]):
+            assert (shown["compiled"], shown["compiled_reason"]) == ({}, ON_CPU)
+        assert found["code"]["compiled_reason"] is None
         assert found["semantic"]["precision_reason"] == listed["embedfleet"]["precision_reason"]

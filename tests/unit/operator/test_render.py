@@ -13,6 +13,7 @@ from embedfleet_operator import names, render
 from embedfleet_operator.errors import CannotRender
 from embedfleet_operator.render import config_maps
 from embedfleet_operator.render.settings import in_pod
+from embedfleet_server.__main__ import configure
 from embedfleet_server.app.settings import load
 from embedfleet_server.config import Limits
 from tests.unit.operator.regenerate import GOLDENS, NAMES, SITE, manifest, text
@@ -49,6 +50,17 @@ def pod(service: EmbeddingService) -> Object:
 def test_rendered_objects_are_the_golden_ones(name: str) -> None:
     """A manifest gives exactly the objects beside it; `python -m tests.unit.operator.regenerate` writes them anew."""
     assert text(name) == (GOLDENS / f"{name}.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.requirement("S5")
+def test_the_startup_probe_waits_for_what_a_server_compiles() -> None:
+    """Several times the server's own limit; what it compiles lies on a volume, so that the next start finds it."""
+    (server,) = (one for one in pod(manifest("cluster"))["containers"] if one["name"] == names.CONTAINER)
+    probe, longest = server["startupProbe"], 2 * configure(["--settings", "s"], {}).compile_seconds
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 4 * longest
+    (place,) = (mount["mountPath"] for mount in server["volumeMounts"] if mount["name"] == "compiled")
+    kept = {one["name"]: one["value"] for one in server["env"] if one["name"].endswith("_CACHE_DIR")}
+    assert kept == {"TORCHINDUCTOR_CACHE_DIR": f"{place}/inductor", "TRITON_CACHE_DIR": f"{place}/triton"}
 
 
 @pytest.mark.requirement("O2")

@@ -109,10 +109,19 @@ def test_the_level_of_the_log() -> None:
     assert configure(["--settings", "s", "--log-level", "info"], told).log_level == logging.INFO
 
 
+def test_the_time_for_compilation() -> None:
+    """From the flag, else the environment; else two minutes, of which the operator's startup probe waits many."""
+    assert configure(["--settings", "s"], {}).compile_seconds == 120
+    told = {"EMBEDFLEET_COMPILE_SECONDS": "300"}
+    assert configure(["--settings", "s"], told).compile_seconds == 300
+    assert configure(["--settings", "s", "--compile-seconds", "0"], told).compile_seconds == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
+        ["--settings", "s", "--compile-seconds", "4000"],
         ["--settings", "s", "--port", "70000"],
         ["--settings", "s", "--threads", "0"],
         ["--settings", "s", "--log-level", "loud"],

@@ -123,6 +123,7 @@ def configure(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
         store=given.store.expanduser(),
         offline=environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
         threads=given.threads,
+        compile_seconds=given.compile_seconds,
         api_keys=given.api_keys,
         tls=given.tls,
         in_pod=in_pod,
@@ -157,7 +158,7 @@ def torch_loader(spec: ModelSpec, config: Config, settings: Settings) -> Loader:
             raise ModelLoadFailed(spec.name, cause) from error
         return loader(
             spec, store=config.store, offline=config.offline, gpu_count=settings.models.gpu_count,
-            threads=config.threads, room=free_memory,
+            threads=config.threads, room=free_memory, compile_seconds=config.compile_seconds,
             timed=not settings.batching.for_model(spec.name).deterministic,
         )()  # fmt: skip
 
@@ -201,6 +202,14 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--observe-port", type=_port, help="observation port; 0 takes a free one (the public port's next)")
     add("--store", type=Path, default=store, help="local weight store ($EMBEDFLEET_STORE, %(default)s)")
     add("--threads", type=_threads, help="threads of a forward on the CPU (as torch chooses)")
+    add(
+        "--compile-seconds",
+        type=_seconds,
+        default=environ.get("EMBEDFLEET_COMPILE_SECONDS") or "120",
+        metavar="SECONDS",
+        help="for what is compiled of a model while it is loaded on a GPU; 0 compiles nothing "
+        "($EMBEDFLEET_COMPILE_SECONDS, 120)",
+    )
     add("--runtime", type=Path, default=runtime, help="directory of the records of local servers (%(default)s)")
     add(
         "--api-keys",
@@ -234,6 +243,10 @@ def _port(text: str) -> int:
 
 def _threads(text: str) -> int:
     return _between(text, 1, 1024)
+
+
+def _seconds(text: str) -> float:
+    return float(_between(text, 0, 3600))
 
 
 def _level_name(text: str) -> str:

@@ -54,6 +54,8 @@ class Config:
     """Never ask a hub."""
     threads: int | None = None
     """Threads of a forward on the CPU; None leaves it to torch."""
+    compile_seconds: float = 120.0
+    """For what is compiled of a model while it is loaded; 0 compiles nothing. The startup probe waits for 1800."""
     api_keys: Path | None = None
     """Directory of key files, one for each tenant; None asks for no key."""
     tls: Path | None = None

@@ -5,6 +5,8 @@ a parallel part they wait for each other, and by default they spin while they wa
 cores, the others burn theirs until it is back. Asleep they leave it to whoever has work.
 
 oneDNN: how many of the kernels that it makes for each shape are kept.
+
+torch.compile: where it keeps what it made.
 """
 
 import math
@@ -21,13 +23,23 @@ KERNELS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 _KEPT = 256
 """Kernels, some 0.4 MiB each; the lengths of rows of one model need 208 (decision 0015). A server of MiniLM grew by 18
 to 42 MiB over 50,000 texts after 20,000, where with 1,024 kept, and rows of any length, it had grown by 150 to 520."""
+COMPILED = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 _V2 = (Path("/sys/fs/cgroup/cpu.max"),)
 _V1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 
 
 def variables(environ: Mapping[str, str], cores: int, quota: float) -> dict[str, str]:
     """Variables to set in addition to `environ`; `quota` is how many cores' time the process may use, or infinite."""
-    return threads(environ, cores, quota) | {name: str(_KEPT) for name in KERNELS if name not in environ}
+    others = {name: str(_KEPT) for name in KERNELS} | compiling(environ)
+    return threads(environ, cores, quota) | {name: value for name, value in others.items() if name not in environ}
+
+
+def compiling(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those of torch.compile. Its own place is one in the directory for temporary files, whose files it would run."""
+    home = Path(environ.get("HOME") or Path.home())
+    cache = Path(environ.get("XDG_CACHE_HOME") or home / ".cache") / "embedfleet"
+    places = {COMPILED[0]: cache / "inductor", COMPILED[1]: cache / "triton"}
+    return {name: str(place) for name, place in places.items()}
 
 
 def threads(environ: Mapping[str, str], cores: int, quota: float) -> dict[str, str]:

@@ -70,8 +70,10 @@ def _info(info: ModelInfo | None) -> dict[str, Any]:
     names = (
         "task", "dimensions", "native_dimensions", "max_tokens", "fingerprint",
         "precision", "precision_reason", "device", "revision", "padded", "layout", "layout_reason", "normalized",
+        "compiled_reason",
     )  # fmt: skip
     known: dict[str, Any] = {name: getattr(info, name, None) for name in names}
     known["devices"] = None if info is None else list(info.devices)
     prompts, matryoshka = (sorted(info.prompts), list(info.matryoshka)) if info is not None else ([], [])
-    return known | {"prompts": prompts, "matryoshka": matryoshka}
+    compiled = dict(info.compiled) if info is not None else {}
+    return known | {"prompts": prompts, "matryoshka": matryoshka, "compiled": compiled}

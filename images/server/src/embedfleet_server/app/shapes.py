@@ -85,6 +85,8 @@ class ModelDetails(BaseModel):
     deterministic: bool
     deterministic_reason: str | None
     warm_up: WarmUp | None
+    compiled: dict[str, str]
+    compiled_reason: str | None
 
 
 class Model(Shape):

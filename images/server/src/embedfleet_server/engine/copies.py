@@ -20,7 +20,11 @@ class Copies:
         if len(self.copies) < len(models):
             raise AssertionError(f"This is a bug: {len(models)} copies on {', '.join(self.copies)}")
         self._first = models[0]
-        self.info = _of_all([model.info for model in models])
+
+    @property
+    def info(self) -> ModelInfo:
+        """See `Model.info`: the first copy's, with the devices of all."""
+        return _of_all([model.info for model in self.copies.values()])
 
     def encode(
         self, items: Sequence[Item], prompt: str, input_type: str | None = None, side: Side | None = None

@@ -82,6 +82,10 @@ class ModelInfo:
     """Whether a batch is computed as one row of tokens, or as rows that are padded to the longest."""
     layout_reason: str = ""
     """Why it is this layout, in words."""
+    compiled: Mapping[str, str] = field(default_factory=dict)
+    """Shapes of small batches, as texts x tokens, that are computed by forms made for them, with what made each."""
+    compiled_reason: str = ""
+    """Why no other shape is, in words; empty where all that were to be are."""
     by_clock: tuple[str, ...] = ()
     """What a measurement chose at this load, and may choose otherwise at the next."""
     other_devices: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """The copies of a model on further devices: the same weights, in the precision that was chosen on the first."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from embedfleet_server.engine.copies import joined
@@ -14,14 +14,16 @@ from embedfleet_server.models.faults import meaning
 from embedfleet_server.models.problems import ModelProblem
 
 
-def copied(first: Model, builds: Mapping[str, Build]) -> Model:
+def copied(first: Model, builds: Mapping[str, Build], finish: Callable[[Model], Model] = lambda model: model) -> Model:
     """`first` with a copy on each further device, made by that device's function, in the order of `builds`.
+
+    What is done with a model last, `finish` does with each.
 
     A copy that fails fails the model: `ModelProblem` names its device, and what was loaded is given back. Each must
     give the first one's rows for the known inputs, as close as its precision has to be.
     """
     if not builds:
-        return first
+        return finish(first)
     made = [first]
     try:
         expected = _rows(first)
@@ -33,7 +35,12 @@ def copied(first: Model, builds: Mapping[str, Build]) -> Model:
         for model in made:
             model.close()
         raise
-    return joined(made)
+    return joined([_finished(model, finish) for model in made])
+
+
+def _finished(model: Model, finish: Callable[[Model], Model]) -> Model:
+    with current(model.info.device):
+        return finish(model)
 
 
 @contextmanager

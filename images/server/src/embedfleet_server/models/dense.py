@@ -8,6 +8,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from embedfleet_server.engine.protocols import Encoded, Rows
 from embedfleet_server.models.array_model import ArrayForward, ArrayModel
+from embedfleet_server.models.compiled import Compiled, Plan, forms_of, plan_for
 from embedfleet_server.models.forward import Features, Modules
 from embedfleet_server.models.problems import ModelProblem
 from embedfleet_server.models.token_vectors import TokenForward, TokenModel
@@ -22,6 +23,19 @@ class DenseModel(ArrayModel):
         """See `engine.views.GivesTokens`; `ModelProblem` unless the model's vector is the mean of its tokens'."""
         return TokenModel(self.info, self._tokenizing, self._forward.of_tokens())
 
+    def compile(self, seconds: float) -> None:
+        """Have forms made for small batches (see `compiling`); `info` says which there are, also when one is lost."""
+        self.compile_as(plan_for(self._forward.device, self.info, seconds))
+
+    def compile_as(self, plan: Plan) -> None:
+        """The same by a plan."""
+        forms = self._forward.compile(plan)
+        forms.told = lambda: self._tell(forms)
+        self._tell(forms)
+
+    def _tell(self, forms: Compiled) -> None:
+        self.info = forms.into(self.info)
+
 
 class DenseForward(ArrayForward):
     """The forward of a dense model."""
@@ -34,6 +48,8 @@ class DenseForward(ArrayForward):
 
     def launched(self, piece: Sequence[Encoded]) -> Callable[[], Rows]:
         """The same, waited for when it is called."""
+        if (small := self.run_compiled(piece)) is not None:
+            return self._vectors(small)
         if self.packed is None:
             return self._vectors(self.run(piece))
         parts = self.run_packed(piece, self.packed)
@@ -43,6 +59,11 @@ class DenseForward(ArrayForward):
 
     def _vectors(self, features: Features) -> Callable[[], Rows]:
         return self.copies.fetch(features["sentence_embedding"].float())
+
+    def compile(self, plan: Plan) -> Compiled:
+        """The transformer's forms, which serve from now."""
+        self.compiled = Compiled(forms_of(self._modules[0], plan), plan.buckets, self._pad)
+        return self.compiled
 
     def of_tokens(self) -> TokenForward:
         """The forward up to the pooling, over the same weights."""

@@ -10,6 +10,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from embedfleet_server.engine.protocols import Encoded
 from embedfleet_server.models import layout
+from embedfleet_server.models.compiled import Compiled
 from embedfleet_server.models.invariance import ALONE, Form
 from embedfleet_server.models.memory import Peaks
 from embedfleet_server.models.packed import Packed, Tokens
@@ -47,6 +48,7 @@ class Forward:
         self._limits = layout.CPU if limits is None and self._device.type == "cpu" else limits
         self.packed = packed
         self.copies = copies(self._device) if packed is None else packed.copies
+        self.compiled: Compiled | None = None
         self.keeps_bits = False
         """Whether the same input gives the same bits whatever shares its batch; may change from batch to batch."""
 
@@ -62,6 +64,11 @@ class Forward:
             return None
         known = ALONE if self.packed is None or not self.in_rows else self.packed.known
         return "the next batch finds out how" if known is None else known.reason
+
+    @property
+    def device(self) -> torch.device:
+        """Where the modules are."""
+        return self._device
 
     @property
     def pads(self) -> bool:
@@ -102,6 +109,21 @@ class Forward:
         return self._through(self._modules, self.features(piece), self.given(piece))
 
     @torch.inference_mode()
+    def run_compiled(self, piece: Sequence[Encoded]) -> Features | None:
+        """The same by a form that was made for pieces of such a shape; None where there is none (see `compiling`)."""
+        compiled = self.compiled
+        if compiled is None or self.keeps_bits:  # a form has other bits than the text in a larger batch
+            return None
+        bucket = compiled.bucket(len(piece), max(len(encoded.token_ids) for encoded in piece))
+        if bucket is None:
+            return None
+        features = self.features(piece)
+        made = compiled(bucket, features["input_ids"], features["attention_mask"])
+        if made is None:
+            return None
+        return self._through(self._modules[1:], {**features, "token_embeddings": made}, self.given(piece))
+
+    @torch.inference_mode()
     def run_packed(self, piece: Sequence[Encoded], packed: Packed) -> list[tuple[list[int], Features]]:
         """The same of inputs that stand in one row for the first module: by parts of the piece, with their indices."""
         lengths = [len(encoded.token_ids) for encoded in piece]
@@ -125,7 +147,7 @@ class Forward:
     def close(self) -> None:
         """Drop the modules; on a GPU give their memory back to the driver."""
         self._modules = ()
-        self.packed = None
+        self.packed = self.compiled = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -18,6 +18,7 @@ from embedfleet_server.engine.errors import DeviceLost, ModelLoadFailed
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.models import choosing
 from embedfleet_server.models.building import Loaded, build
+from embedfleet_server.models.compiled import Asked, finish
 from embedfleet_server.models.copying import copied
 from embedfleet_server.models.device import Placement, devices_of, free_bytes, hardware
 from embedfleet_server.models.digests import DIGESTS, mismatches
@@ -53,6 +54,7 @@ def loader(
     room: Callable[[], float] = lambda: math.inf,
     devices: Callable[[int], Sequence[str]] = devices_of,
     timed: bool = True,
+    compile_seconds: float = 0.0,
 ) -> Loader:
     """A function that loads the model of `spec`; whatever goes wrong is `ModelLoadFailed` with the cause.
 
@@ -64,6 +66,7 @@ def loader(
     `devices` says which there are for so many GPUs, by torch's names: the model is loaded on each, one after the other,
     in the precision that was chosen on the first.
     Without `timed` no measurement decides, so that each load makes the same of the model.
+    `compile_seconds` is for what is compiled of it; 0 compiles nothing.
     """
 
     def load() -> Model:
@@ -80,7 +83,8 @@ def loader(
             else:
                 model = choosing.named(making, spec.dtype.lower(), around)
             more = {name: _Making(spec, weights, task, name, store, timed) for name in others}
-            return copied(making.told(model), more)
+            asked = Asked(compile_seconds, is_lazy=spec.loading == "Lazy", is_timed=timed)
+            return copied(making.told(model), more, lambda made: finish(made, asked))
         except ModelProblem as problem:
             raise ModelLoadFailed(spec.name, str(problem)) from problem
         except Exception as error:  # whatever torch and its libraries raise, only this model must fail
