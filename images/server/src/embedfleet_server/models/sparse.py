@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Side, Token
 from embedfleet_server.engine.rows import Offsets, SparseRows
 from embedfleet_server.models import layout
+from embedfleet_server.models.device import is_cpu
 from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Forward, Modules
 from embedfleet_server.models.packed import Packed
@@ -164,7 +165,7 @@ class SparseForward(Forward):
         max_active: int | None,
         packed: Packed | None = None,
     ) -> None:
-        bounds = limits(vocabulary, on_cpu=device == "cpu")
+        bounds = limits(vocabulary, on_cpu=is_cpu(device))
         super().__init__(tuple(largest_first(modules)), device=device, pad=pad, limits=bounds, packed=packed)
         self._max_active = max_active
 
