@@ -109,7 +109,7 @@ def test_a_model_that_attends_in_its_own_way_is_left_as_it_was(
 def fused(model: DenseModel) -> int:
     """How many layers of ours it has."""
     forward: Any = model._forward
-    form = forward._modules[0] if forward.packed is None else forward.packed._form
+    form = forward._modules[0] if forward.packed is None else forward.packed._compute
     return sum(isinstance(module, FusedLayer) for module in form.modules())
 
 
