@@ -96,7 +96,7 @@ def test_any_company_gives_the_same_bits(kept: Kept, name: str, dtype: str) -> N
     """Of each task, architecture and pooling, in both precisions: batches of any of the inputs, in any order."""
     asked = kept(name, dtype)
 
-    @settings(max_examples=6, deadline=None)
+    @settings(max_examples=4, deadline=None)
     @given(batch=st.lists(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=24))
     def any_batch(batch: list[int]) -> None:
         assert asked.differing(batch) == []
