@@ -109,13 +109,13 @@ def _served(folder: Path, written: Path, dtype: str) -> Iterator[str]:
 
 def draw(spans: Sequence[Span], target: Path) -> None:
     """A line for each thread: what it did in the middle of the load."""
-    middle = (spans[0][2] + spans[-1][3]) / 2
-    shown = [span for span in spans if middle < span[3] and span[2] < middle + _SHOWN]
+    since = (spans[0][2] + spans[-1][3] - _SHOWN) / 2
+    shown = [span for span in spans if since < span[3] and span[2] < since + _SHOWN]
     threads = sorted({span[1] for span in spans}, key=lambda name: (name.startswith("device"), name))
     figure = Figure(figsize=(9, 0.55 * len(threads) + 1.2), layout="constrained")
     axes = figure.subplots()
     for span in sorted(shown, key=lambda span: span[0] != FORWARD):  # modules over the forward that they are parts of
-        _bar(axes, span, threads.index(span[1]), middle)
+        _bar(axes, span, threads.index(span[1]), since)
     axes.set(xlim=(0, _SHOWN), xlabel="seconds", yticks=range(len(threads)), yticklabels=threads)
     axes.invert_yaxis()
     for name, colour in {**_STAGES, "modules of the model": _MODULE}.items():

@@ -115,11 +115,19 @@ def _labels(namespace: str, job: str, pod: str) -> dict[str, str]:
 
 async def load(records: Sequence[LocalRecord], seconds: float) -> None:
     """All acts, one after the other, by open-loop clients that do not wait for each other."""
-    texts = itertools.cycle(loads.mix())
+    texts = _texts()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         for act in ACTS:
             print(f"{act.name} …", flush=True)
             await _play(act, act.share * seconds, [record.url for record in records], texts, session)
+
+
+def _texts() -> Iterator[str]:
+    """Of the mixed load's lengths; one in ten comes again, so that the cache finds it, and all others are new."""
+    mix = loads.mix()
+    for number in itertools.count():
+        text = mix[number % len(mix)]
+        yield text if number % 10 == 0 else f"{text} {number}"
 
 
 async def _play(
