@@ -1,5 +1,6 @@
 """Rows whose lengths give the same bits: which are taken, and where texts stand in them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,21 @@ def test_attention_of_each_by_itself_is_the_same(dtype: torch.dtype, length: int
     for place in range(3):
         one = slice(place, place + 1)
         assert torch.equal(made[one], each_by_itself(query[one], key[one], value[one], None, None))
+
+
+def test_memory_kept_by_a_thread_serves_with_and_without_inference_mode() -> None:
+    """Got in inference mode, as a server's forward does, it is written to outside of it too; each gives the same."""
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(3, 2, 16, 32, generator=draw).to(torch.bfloat16) for _ in range(3))
+
+    def both() -> list[torch.Tensor]:
+        with torch.inference_mode():
+            first = scores.by_products(query, key, value, None, None)
+        return [first, scores.by_products(query, key, value, None, None)]
+
+    with ThreadPoolExecutor(1) as fresh:
+        within_mode, without = fresh.submit(both).result()
+    assert torch.equal(within_mode, without)
 
 
 def test_texts_that_stand_apart_are_attended_to_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
