@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfleet_server.models.transfers import PinnedCopies, PlainCopies, Staging, copies
+from embedfleet_server.models.transfers import PinnedTransfers, PlainTransfers, Staging, transfers
 from tests.support.varlen import needs_gpu
 
 pytestmark = pytest.mark.requirement("S2")
@@ -70,8 +70,8 @@ def test_one_buffer_serves_many_batches() -> None:
 def test_on_a_cpu_nothing_is_copied() -> None:
     """The array's memory is the tensor's, and the other way."""
     array = np.arange(6).reshape(2, 3)
-    cpu = copies(torch.device("cpu"))
-    assert isinstance(cpu, PlainCopies)
+    cpu = transfers(torch.device("cpu"))
+    assert isinstance(cpu, PlainTransfers)
     (tensor,) = cpu.put(array)
     assert tensor.data_ptr() == array.ctypes.data
     assert cpu.fetch(tensor)().ctypes.data == array.ctypes.data
@@ -79,14 +79,14 @@ def test_on_a_cpu_nothing_is_copied() -> None:
 
 def test_a_gpu_has_copies_of_its_own() -> None:
     """Made without touching the device, so that what a GPU would do can be asked where there is none."""
-    assert isinstance(copies(torch.device("cuda:0")), PinnedCopies)
+    assert isinstance(transfers(torch.device("cuda:0")), PinnedTransfers)
 
 
 @needs_gpu
 def test_to_a_gpu_and_back() -> None:
     """While the device is busy: thousands of batches in one small buffer, all as they were, and from pinned memory."""
     device = torch.device("cuda:0")
-    there, busy = copies(device), torch.randn(4096, 4096, device=device)
+    there, busy = transfers(device), torch.randn(4096, 4096, device=device)
     fetched, expected = [], []
     for number in range(2000):
         busy = torch.tanh(busy @ busy) if number % 50 == 0 else busy

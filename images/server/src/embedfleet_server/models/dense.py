@@ -58,7 +58,7 @@ class DenseForward(ArrayForward):
         return lambda: np.concatenate([each() for each in vectors])[order]
 
     def _vectors(self, features: Features) -> Callable[[], Rows]:
-        return self.copies.fetch(features["sentence_embedding"].float())
+        return self.transfers.fetch(features["sentence_embedding"].float())
 
     def compile(self, plan: Plan) -> Compiled:
         """The transformer's forms, which serve from now."""

@@ -15,7 +15,7 @@ from embedfleet_server.models.invariance import ALONE, Form
 from embedfleet_server.models.memory import Peaks
 from embedfleet_server.models.packed import Packed, Tokens
 from embedfleet_server.models.tokenizing import Prompted
-from embedfleet_server.models.transfers import copies
+from embedfleet_server.models.transfers import transfers
 
 Modules = Sequence[torch.nn.Module]
 Features = dict[str, torch.Tensor]
@@ -47,7 +47,7 @@ class Forward:
         self.peaks = Peaks(device, self._modules)
         self._limits = layout.CPU if limits is None and self._device.type == "cpu" else limits
         self.packed = packed
-        self.copies = copies(self._device) if packed is None else packed.copies
+        self.transfers = transfers(self._device) if packed is None else packed.transfers
         self.compiled: Compiled | None = None
         self.keeps_bits = False
         """Whether the same input gives the same bits whatever shares its batch; may change from batch to batch."""
@@ -171,7 +171,7 @@ class Forward:
         padded = _filled([encoded.token_ids for encoded in piece], self._pad)
         self.peaks.piece(padded.size)
         lengths = np.array([[len(encoded.token_ids)] for encoded in piece])
-        ids, mask = self.copies.put(padded, (np.arange(padded.shape[1]) < lengths).astype(np.int64))
+        ids, mask = self.transfers.put(padded, (np.arange(padded.shape[1]) < lengths).astype(np.int64))
         features = {"input_ids": ids, "attention_mask": mask}
         if prompt_length := _prompt_length(piece[0]):
             features["prompt_length"] = torch.tensor([prompt_length])
@@ -179,7 +179,7 @@ class Forward:
 
     def tensor(self, rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
         """Whole numbers (n, longest) on the device, `pad` after the end of each row."""
-        return self.copies.put(_filled(rows, pad))[0]
+        return self.transfers.put(_filled(rows, pad))[0]
 
     def _cut(self, lengths: Sequence[int], limits: layout.Limits) -> list[list[int]]:
         if self.packed is None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from embedfleet_server.models import attention, invariance, layout, segments, varlen
-from embedfleet_server.models.transfers import Copies, copies
+from embedfleet_server.models.transfers import Transfers, transfers
 
 Texts = Sequence[Sequence[int]]
 
@@ -36,7 +36,7 @@ class Packed:
     def __init__(self, compute: torch.nn.Module, model: Any) -> None:
         """`compute` makes `token_embeddings` of rows for `model`, and may be the transformer itself."""
         self._compute = compute
-        self.copies: Copies = copies(device_of(model))
+        self.transfers: Transfers = transfers(device_of(model))
         self._padding = _padding(model)
         taken = inspect.signature(model.forward).parameters
         self._more = {"use_cache": False} if "use_cache" in taken else {}  # nothing is generated
@@ -126,7 +126,7 @@ class PackedVarlen(Packed):
     ) -> tuple[dict[str, Any], segments.Places]:
         first = segments.starts(lengths)
         whole = sum(lengths)
-        *placed, bounds = self.copies.put(*(each[None] for each in values.values()), np.append(first, whole))
+        *placed, bounds = self.transfers.put(*(each[None] for each in values.values()), np.append(first, whole))
         features = dict(zip(values, placed, strict=True))
         return {
             **features,
@@ -140,7 +140,7 @@ class PackedVarlen(Packed):
         lengths = np.array([[len(tokens[text])] for text in texts])
         counted = np.arange(lengths.max())
         places = np.where(counted < lengths, np.array([[tokens.first[text]] for text in texts]) + counted, 0)
-        (there,) = self.copies.put(places)
+        (there,) = self.transfers.put(places)
         return tokens.row.index_select(0, there.view(-1)).view(*places.shape, -1)
 
 

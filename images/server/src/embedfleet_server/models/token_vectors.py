@@ -24,7 +24,7 @@ class TokenForward(Forward):
         """A vector for each token of a piece, special ones too."""
         if self.packed is not None:
             whole = torch.cat(self._packed(piece, self.packed)).float()
-            return Ragged(self.copies.fetch(whole)(), _offsets(piece))
+            return Ragged(self.transfers.fetch(whole)(), _offsets(piece))
         embedded = self.run(piece)["token_embeddings"].float().cpu().numpy()
         return Ragged.of([embedded[row, : len(one.token_ids)] for row, one in enumerate(piece)])
 

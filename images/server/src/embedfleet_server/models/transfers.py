@@ -20,7 +20,7 @@ _cuda: Any = torch.cuda  # its streams and events have no types
 _LEAST = 1 << 16  # whole numbers: 512 KiB, a batch of 16 384 tokens with its positions, mask and places
 
 
-class Copies(Protocol):
+class Transfers(Protocol):
     """To a device and back."""
 
     def put(self, *arrays: Whole) -> list[torch.Tensor]:
@@ -30,12 +30,12 @@ class Copies(Protocol):
         """What gives a tensor of the device as an array, which is the caller's own."""
 
 
-def copies(device: torch.device) -> Copies:
+def transfers(device: torch.device) -> Transfers:
     """Those of a device; one object serves one thread at a time."""
-    return PinnedCopies(device) if device.type == "cuda" else PlainCopies(device)
+    return PinnedTransfers(device) if device.type == "cuda" else PlainTransfers(device)
 
 
-class PlainCopies:
+class PlainTransfers:
     """Of a CPU, where nothing needs copying."""
 
     def __init__(self, device: torch.device) -> None:
@@ -76,7 +76,7 @@ class Staging:
         return part
 
 
-class PinnedCopies:
+class PinnedTransfers:
     """Of a CUDA device, which is first touched when there is something to copy."""
 
     def __init__(self, device: torch.device) -> None:
