@@ -84,7 +84,7 @@ class _Scratch(threading.local):
         """An array of this shape, of any content; the last one of the thread is overwritten."""
         count = math.prod(shape)
         if dtype not in self._held or self._held[dtype].numel() < count:
-            with torch.inference_mode(False):  # what is made in that mode can be written to in no other
+            with torch.inference_mode(mode=False):  # what is made in that mode can be written to in no other
                 self._held[dtype] = torch.empty(count, dtype=dtype)
         return self._held[dtype][:count].view(shape)
 
