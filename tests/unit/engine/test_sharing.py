@@ -137,6 +137,24 @@ def test_one_whose_leader_goes_away_is_computed_for_itself() -> None:
     run(main())
 
 
+def test_inputs_whose_leaders_go_away_in_another_order_keep_their_places() -> None:
+    """Of two that joined two others the second is left alone first: each row is still that of its input."""
+
+    async def main() -> None:
+        made = await started(SimulatedWorkers(start_seconds=1.0, encode_seconds=0.5))
+        leaders = [asyncio.create_task(made.embed("semantic", [text])) for text in ("first", "second")]
+        await asyncio.sleep(0.1)
+        asked = asyncio.create_task(made.embed("semantic", ["first", "second"]))
+        await asyncio.sleep(0.1)
+        for leader in reversed(leaders):
+            leader.cancel()
+            await asyncio.sleep(0.1)
+        np.testing.assert_array_equal((await asked).rows, rows_of(["first", "second"]))
+        await finish(made)
+
+    run(main())
+
+
 def test_nobody_waits_behind_another_tenant_or_a_lower_priority() -> None:
     """The same text of another tenant, or at a higher priority than the one under way, goes its own way."""
 

@@ -62,7 +62,7 @@ class Sharing:
             if joined.waiting:
                 await joined.done.wait()
             parts.outcomes |= joined.outcomes
-            left = joined.orphans
+            left = sorted(joined.orphans)  # a request that computes all of its inputs returns them as they come
         return parts.answer()
 
     async def _encode(self, own: list[Item], items: Sequence[Item], encode: Encode) -> list[Encoded]:
