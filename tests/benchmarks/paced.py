@@ -22,22 +22,27 @@ from tests.support.fake_model import FakeModel
 
 FORWARD_SECONDS = 0.1
 """With batches of 32 that is 320 texts a second: two cores can send and refuse three times as many."""
+_SECONDS = "EMBEDFLEET_BENCHMARK_FORWARD_SECONDS"
 
 
 class PacedModel(FakeModel):
     """As slow as a device; the interpreter is free meanwhile, as it is while a device computes."""
 
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(name)
+        self._seconds = seconds
+
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """(n, native_dimensions) float32."""
         began = time.monotonic()
         rows = super().forward(batch)
-        time.sleep(max(0.0, began + FORWARD_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, began + self._seconds - time.monotonic()))
         return rows
 
 
 @contextlib.contextmanager
-def running() -> Iterator[LocalRecord]:
-    """Such a server in a process of its own, ready; killed when the block is left.
+def running(seconds: float = FORWARD_SECONDS) -> Iterator[LocalRecord]:
+    """Such a server in a process of its own, ready; killed when the block is left. A forward takes `seconds`.
 
     Its log goes to a file: a pipe that nobody reads would stop it once it is full.
     """
@@ -50,7 +55,14 @@ def running() -> Iterator[LocalRecord]:
         options = ["--announce", "--port", "0"]
         with (
             (folder / "log").open("wb") as log,
-            subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+            subprocess.Popen(
+                [*command, *options],
+                cwd=ROOT,
+                env=os.environ | {_SECONDS: str(seconds)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            ) as server,
         ):
             try:
                 assert server.stdout is not None
@@ -64,4 +76,4 @@ def running() -> Iterator[LocalRecord]:
 
 if __name__ == "__main__":
     config = configure(sys.argv[1:], os.environ)
-    leave(run(config, load(config.settings), lambda spec: lambda: PacedModel(spec.name)))
+    leave(run(config, load(config.settings), lambda spec: lambda: PacedModel(spec.name, float(os.environ[_SECONDS]))))

@@ -15,8 +15,8 @@ from typing import Self
 
 from embedfleet.api import Batching
 from embedfleet_server.engine.errors import DeadlineExceeded, QueueFull, TooLate
+from embedfleet_server.engine.forwards import Computed
 from embedfleet_server.engine.protocols import Encoded, Model
-from embedfleet_server.engine.rows import AnyRows
 from tests.support.simulation import SimulatedWorkers, config, engine
 from tests.support.texts import mixed_texts
 
@@ -81,17 +81,17 @@ class Device(SimulatedWorkers):
     gone_after: Counter[Call] = field(default_factory=Counter)
     """Tokens computed of callers gone when it ended, those before included."""
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
         """As the simulated device does, with its books kept."""
         whose = [(self.calls[item.token_ids[0]], len(item.token_ids)) for item in batch] if self.calls else []
         self._note(whose, self.gone_before)
         began = asyncio.get_running_loop().time()
-        rows = await super().forward(model, batch)
+        computed = await super().forward(model, batch)
         self.longest = max(self.longest, asyncio.get_running_loop().time() - began)
         self._note(whose, self.gone_after)
         for call, tokens in whose:
             call.computed += tokens
-        return rows
+        return computed
 
     def _note(self, whose: Sequence[tuple[Call, int]], gone: Counter[Call]) -> None:
         for call, tokens in whose:

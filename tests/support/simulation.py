@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,6 +12,7 @@ import numpy as np
 from embedfleet.api import Batching, BatchingSettings, ModelBatching
 from embedfleet_server.engine import Engine, ModelConfig
 from embedfleet_server.engine.copies import joined
+from embedfleet_server.engine.forwards import Computed
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.rows import AnyRows
 from embedfleet_server.engine.watch import Readings
@@ -93,6 +94,8 @@ class SimulatedWorkers:
     most_running: int = 0
     loads: int = 0
     closed: bool = False
+    _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """Those of a device follow one another in the order in which they came."""
 
     async def load(self, loader: Loader) -> Model:
         self.loads += 1
@@ -113,7 +116,11 @@ class SimulatedWorkers:
     async def aside(self, call: Callable[[], T]) -> T:
         return call()
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
+        async with self._turns[model.info.device]:
+            return Computed(await self._forward(model, batch), model.peak_mib())
+
+    async def _forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         device = model.info.device
         self.models.append(model.info.name)
         self.devices.append(device)

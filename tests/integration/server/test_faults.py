@@ -80,32 +80,20 @@ def test_a_blocked_loop_answers_no_probe() -> None:
     """While the event loop is held up `/live` gives no answer, which is what a probe takes for dead."""
     gate = Gate()
 
-    class Blocking(FakeModel):
-        def peak_mib(self) -> float | None:
-            if threading.current_thread() is loop_thread[0] and armed:
-                gate()
-            return None
-
-    armed: list[bool] = []
-    loop_thread: list[threading.Thread] = []
-
     async def main() -> None:
-        loop_thread.append(threading.current_thread())
-        async with serving({"semantic": Blocking}) as served:
+        async with serving({"semantic": FakeModel}) as served:
             assert (await served.observe("/live")).status == 200
             port = served.observe_port
-            armed.append(True)
 
             def probe() -> None:
                 assert gate.reached.wait(60)
                 told.append(_answers(port))
-                armed.clear()
                 gate.opened.set()
 
             told: list[bool] = []
             probing = threading.Thread(target=probe)
             probing.start()
-            await served.embed("any")
+            gate()
             probing.join()
             assert told == [False]
             assert (await served.observe("/live")).status == 200
@@ -123,7 +111,7 @@ def test_what_a_restart_would_not_help() -> None:
     async def main() -> None:
         gate = Gate()
         models = {"semantic": lambda: FakeModel(hold=gate), "code": never}
-        async with serving(models, wait=False, max_queued_requests=2) as served:
+        async with serving(models, wait=False, max_queued_requests=2, max_concurrent_batches=1) as served:
             await served.until(lambda: served.engine.models()[1].state == "Failed")
             for text, status in (("NOTFINITE", 500), ("BREAK", 500), ("FULL", 413), ("good", 200)):
                 assert (await served.embed(text, model="semantic")).status == status, text

@@ -10,9 +10,9 @@ from embedfleet_server.batching.types import Batch, Bound, Policy, Work
 
 
 def core(policy: Policy | None = None, *, permits: int = 4, padded: bool = True, models: tuple[str, ...] = ("a",),
-         devices: tuple[str, ...] = ("cpu",), per_device: int = 1, prepared: int = 0) -> BatchingCore:  # fmt: skip
+         devices: tuple[str, ...] = ("cpu",), per_device: int = 1) -> BatchingCore:  # fmt: skip
     """A core with ready models, one device each in turn."""
-    made = BatchingCore(permits, Bound(10_000), per_device, prepared_per_device=prepared)
+    made = BatchingCore(permits, Bound(10_000), per_device)
     for number, name in enumerate(models):
         made.add_model(name, policy or Policy())
         made.model_ready(name, devices[number % len(devices)], padded=padded)
@@ -157,20 +157,6 @@ def test_permits_bound_the_batches_under_way_over_all_models() -> None:
     made.complete(first, None)
     assert batch(made).model == "c"
     assert made.stats().active_batches == 2
-
-
-@pytest.mark.requirement("B6")
-def test_a_device_runs_one_batch_and_prepares_at_most_one() -> None:
-    """Where a device prepares ahead, the batch that waits beside the running one must be full; a third has to wait."""
-    made = core(Policy(max_batch_size=4, max_wait=9.0), permits=4, per_device=2, prepared=1)
-    put(made, [5])
-    batch(made)
-    put(made, [5, 5, 5])
-    assert made.next_batch(0.0) is None
-    put(made, [5])
-    assert len(batch(made).entries) == 4
-    put(made, [5] * 8)
-    assert made.next_batch(100.0) is None
 
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=200), st.booleans(), st.booleans())

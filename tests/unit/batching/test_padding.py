@@ -93,14 +93,14 @@ def test_computed_tokens_are_padded_to_the_longest_or_summed() -> None:
     assert (computed_tokens(entries, padded=True), computed_tokens(entries, padded=False)) == (90, 60)
 
 
-def ready(policy: Policy, queue: ModelQueue, now: float, *, idle: bool = False, last_start: float = -1e9) -> bool:
+def ready(policy: Policy, queue: ModelQueue, now: float, *, last_start: float = -1e9) -> bool:
     oldest = queue.oldest()
     assert oldest is not None
-    return is_ready(policy, Room(4, 40), queue, oldest, now, idle=idle, last_start=last_start)
+    return is_ready(policy, Room(4, 40), queue, oldest, now, last_start=last_start)
 
 
 @pytest.mark.requirement("B2", "B3")
-def test_a_queue_is_ready_when_full_in_inputs_or_tokens_when_its_time_is_up_or_when_idle() -> None:
+def test_a_queue_is_ready_when_full_in_inputs_or_tokens_when_its_time_is_up_or_at_once() -> None:
     """And not a moment before."""
     waits = Policy(max_wait=1.0, dispatch_when_idle=False)
     assert ready(waits, queued([1] * 4), 0.0)
@@ -108,9 +108,8 @@ def test_a_queue_is_ready_when_full_in_inputs_or_tokens_when_its_time_is_up_or_w
     assert ready(waits, queued([40]), 0.0)
     assert not ready(waits, queued([39]), 0.0)
     assert ready(waits, queued([1]), 1.0)
-    assert not ready(waits, queued([1]), 0.99, idle=True)
-    assert ready(Policy(max_wait=1.0), queued([1]), 0.0, idle=True)
-    assert not ready(Policy(max_wait=1.0), queued([1]), 0.0)
+    assert not ready(waits, queued([1]), 0.99)
+    assert ready(Policy(max_wait=1.0), queued([1]), 0.0)
     assert ready(Policy(enabled=False, max_wait=1.0, dispatch_when_idle=False), queued([1]), 0.0)
 
 
@@ -118,8 +117,8 @@ def test_a_queue_is_ready_when_full_in_inputs_or_tokens_when_its_time_is_up_or_w
 def test_starts_are_spaced_but_never_against_the_wait_limit() -> None:
     """Half a second from the last start a full queue waits, then it goes; the end of a wait comes before that."""
     spaced = Policy(max_wait=1.0, min_interval=0.5)
-    assert not ready(spaced, queued([1] * 9), 0.4, idle=True, last_start=0.0)
-    assert ready(spaced, queued([1] * 9), 0.5, idle=True, last_start=0.0)
+    assert not ready(spaced, queued([1] * 9), 0.4, last_start=0.0)
+    assert ready(spaced, queued([1] * 9), 0.5, last_start=0.0)
     assert ready(spaced, queued([1]), 1.0, last_start=0.9)
 
 

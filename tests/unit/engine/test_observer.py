@@ -50,5 +50,5 @@ def test_a_batch_tells_whose_inputs_it_took() -> None:
     record = records.batches[-1]
     assert {share.origin: share.inputs for share in record.shares()} == {"one": 2, "two": 1, None: 1}
     assert sum(share.tokens for share in record.shares()) == record.own_tokens
-    assert all(share.arrived + 0.9 < record.formed < record.ended for share in record.shares())
+    assert all(share.arrived + 0.9 < record.began < record.ended for share in record.shares())
     assert records.tokenized_for == [None, "one", "two", None]

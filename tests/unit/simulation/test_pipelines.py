@@ -12,8 +12,9 @@ from embedfleet.api import Batching
 from embedfleet.api.pipelines import INPUT
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import EngineError
+from embedfleet_server.engine.forwards import Computed
 from embedfleet_server.engine.protocols import Encoded, Model
-from embedfleet_server.engine.rows import AnyRows, Rows
+from embedfleet_server.engine.rows import Rows
 from embedfleet_server.pipelines.driver import Pipelines, Runner
 from embedfleet_server.pipelines.results import Result
 from embedfleet_server.pipelines.values import Texts
@@ -31,11 +32,11 @@ MODELS = {"semantic": "sim:0", "other": "sim:1"}
 class Faulty(SimulatedWorkers):
     """Fails every forward that holds a poisoned text, so that its input is found alone."""
 
-    async def forward(self, model: Model, batch: Any) -> AnyRows:
-        rows = await super().forward(model, batch)
+    async def forward(self, model: Model, batch: Any) -> Computed:
+        computed = await super().forward(model, batch)
         if any(POISON in item.token_ids for item in batch if isinstance(item, Encoded)):
             raise RuntimeError("the device said no")
-        return rows
+        return computed
 
 
 class World:

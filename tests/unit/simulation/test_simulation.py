@@ -41,7 +41,7 @@ def test_a_seed_replays_identically_in_any_process() -> None:
 
 def test_a_broken_world_names_the_line_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """With inputs that run for ever each world is broken, and the line given shows the same."""
-    monkeypatch.setattr("embedfleet_server.batching.core.BatchingCore._leave", lambda core, batch: 0)
+    monkeypatch.setattr("embedfleet_server.batching.core.BatchingCore._leave", lambda core, batch, now: 0)
     said = trouble(3)
     assert said is not None
     assert said.startswith(command(3))

@@ -15,6 +15,7 @@ from embedfleet_server.engine.copies import joined
 from embedfleet_server.engine.engine import Engine
 from embedfleet_server.engine.errors import EngineError, ModelLoadFailed
 from embedfleet_server.engine.faults import OutOfMemory, TransientError
+from embedfleet_server.engine.forwards import Computed
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, ModelInfo, Rows, Side, Token
 from embedfleet_server.engine.report import DrainReport
 from embedfleet_server.engine.slots import ModelConfig
@@ -157,7 +158,10 @@ class World:
     async def aside(self, call: Callable[[], T]) -> T:
         return call()
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Rows:
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
+        return Computed(await self._rows(model, batch))
+
+    async def _rows(self, model: Model, batch: Sequence[Encoded]) -> Rows:
         assert isinstance(model, SimulatedModel)
         texts = [item.token_ids for item in batch]
         if identity_of(texts[0]) is None:
@@ -167,6 +171,7 @@ class World:
         self.watch.forward_starts(model.plan, model.device, texts)
         try:
             async with self._devices[model.device]:
+                self.watch.device_begins(model.device)
                 await asyncio.sleep(self._seconds(model, texts))
                 return self._compute(model.plan, model.device, texts)
         finally:

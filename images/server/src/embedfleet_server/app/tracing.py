@@ -128,7 +128,7 @@ class OpenTelemetry(Spans, Observer):
         if not shares:
             return
         at = _epoch(asyncio.get_running_loop().time())
-        began, ended = at(record.formed), at(record.ended)
+        began, ended = at(record.began), at(record.ended)
         links = [Link(request.context, _part(share)) for share, request in shares]
         span = self._tracer.start_span("batch", Context(), links=links, start_time=began, attributes=_batch(record))
         if record.compute_seconds is None:

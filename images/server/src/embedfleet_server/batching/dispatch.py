@@ -26,7 +26,7 @@ class Dispatch(Intake):
         return self._form(*chosen, now) if chosen is not None else None
 
     def wake_at(self, now: float) -> float | None:
-        """The time at which something is due by the clock alone, on a device with room."""
+        """The time at which something is due by the clock alone, or there is room for what is."""
         if self.paused or self._running.is_full:
             return None
         return min((due for model in self._models for due in self._due(model, now)), default=None)
@@ -45,7 +45,7 @@ class Dispatch(Intake):
         `seconds` of compute and the memory it took at its peak teach what batches cost.
         """
         self._models[batch.model].ran(batch, seconds, peak_mib, failed, now)
-        gone = self._leave(batch)
+        gone = self._leave(batch, now)
         self._ledger.failed += failed
         self._ledger.completed += len(batch.entries) - gone - failed
 
@@ -53,7 +53,7 @@ class Dispatch(Intake):
         """The batch failed: its permit is free. Returns the inputs that failed for good; the rest are tried again."""
         model = self._models[batch.model]
         model.failed(batch, fault, cause, now)
-        self._leave(batch)
+        self._leave(batch, now)
         follows = plan(batch, fault, self.retry)
         self._held.add(batch.model, follows, now, batch.device)
         for _, _, work, _ in (entry for group in follows.groups for entry in group):
@@ -70,7 +70,7 @@ class Dispatch(Intake):
 
     def _devices(self, model: ModelState, now: float, avoid: str = "") -> list[str]:
         """Those on which a batch of the model may start now, the best first."""
-        return [device for device in self._running.free(model.devices, avoid) if model.may_start(device, now)]
+        return [device for device in self._running.free(model.devices, now, avoid) if model.may_start(device, now)]
 
     def _choose(self, now: float, runnable: Iterable[str]) -> tuple[str, str] | None:
         """The ready model that was served least, in tokens; of equals the one whose oldest work is oldest.
@@ -90,28 +90,31 @@ class Dispatch(Intake):
         return best
 
     def _is_ready(self, model: ModelState, device: str, oldest: Work, now: float) -> bool:
-        idle = self._running.is_idle(device)
         room, last = model.room(self.pressure, device), model.last_start
-        return policies.is_ready(model.policy, room, model.queue, oldest, now, idle=idle, last_start=last)
+        return policies.is_ready(model.policy, room, model.queue, oldest, now, last_start=last)
 
     def _due(self, name: str, now: float) -> Iterable[float]:
         """When something of one model is due."""
         model = self._models[name]
-        if model.paused or not self._running.has_place(model.devices):
+        if model.paused:
             return
         if not self._devices(model, now):
-            yield from self._probes(model)
+            yield from self._openings(model, now) if model.load.inputs else ()
             return
         oldest = model.queue.oldest()
         if oldest is not None:
             yield policies.due_at(model.policy, oldest, now, last_start=model.last_start)
         yield from (held.not_before for held in self._held.all() if held.model == name)
 
-    def _probes(self, model: ModelState) -> Iterable[float]:
-        """When the model is tried again on a device with room."""
-        breakers = [model.breakers.get(device) for device in self._running.free(model.devices)]
-        probes = [breaker.wake_at() for breaker in breakers if breaker is not None and model.load.inputs]
-        return [probe for probe in probes if probe is not None]
+    def _openings(self, model: ModelState, now: float) -> Iterable[float]:
+        """When a device has room again, or the model is tried again on one that has."""
+        for device in model.devices:
+            breaker = model.breakers.get(device)
+            opens = self._running.opens_at(device, now)
+            if now < opens < math.inf:
+                yield opens
+            elif opens <= now and breaker is not None and (probe := breaker.wake_at()) is not None:
+                yield probe
 
     def _drop_expired(self, now: float) -> None:
         """Nobody waits for these any more, though the driver's timer may not have said so yet."""
@@ -164,9 +167,9 @@ class Dispatch(Intake):
         model.started(batch)
         return batch
 
-    def _leave(self, batch: Batch) -> int:
+    def _leave(self, batch: Batch, now: float) -> int:
         """Free permit and place; returns how many inputs were cancelled meanwhile, and counts them so."""
-        gone = self._running.leave(batch)
+        gone = self._running.leave(batch, now)
         self._ledger.running -= len(batch.entries)
         self._ledger.cancelled += gone
         return gone

@@ -136,7 +136,7 @@ class ModelState:
     def ran(self, batch: Batch, seconds: float | None, peak_mib: float | None, failed: int, now: float) -> None:
         """A batch gave rows, `failed` of them useless; `seconds` and `peak_mib` where they were measured."""
         if seconds is not None:
-            self.spread.learn(batch, batch.formed + seconds)
+            self.spread.learn(batch, batch.began + seconds)
         self._own(batch.device).ran(batch, seconds, peak_mib, self.policy)
         breaker = self.breakers.get(batch.device)
         if breaker is not None and failed < len(batch.entries):

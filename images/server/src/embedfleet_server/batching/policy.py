@@ -9,16 +9,14 @@ from embedfleet_server.batching.types import Entry, Policy, Room, Work
 _TURN_TOKENS = 512  # what one tenant may take before the next one's turn: small against a batch, large against an input
 
 
-def is_ready(
-    policy: Policy, room: Room, queue: ModelQueue, oldest: Work, now: float, *, idle: bool, last_start: float
-) -> bool:
-    """Full, or the oldest waited long enough, or a device stands idle and nothing need wait for company."""
+def is_ready(policy: Policy, room: Room, queue: ModelQueue, oldest: Work, now: float, *, last_start: float) -> bool:
+    """For a device with a place: full, or the oldest waited long enough, or nothing need wait for company."""
     if now >= oldest.arrived + policy.max_wait:
         return True
     if now < last_start + policy.min_interval:
         return False
     full = queue.count >= room.inputs or queue.tokens >= room.tokens or not policy.enabled
-    return full or (idle and policy.dispatch_when_idle)
+    return full or policy.dispatch_when_idle
 
 
 def due_at(policy: Policy, oldest: Work, now: float, *, last_start: float) -> float:

@@ -24,16 +24,16 @@ class Roster:
         batches_per_device: int = 1,
         retry: Retry | None = None,
         *,
-        prepared_per_device: int = 0,
+        ahead: float = 0.0,
     ) -> None:
         """`permits`: batches at once over all models; `batches_per_device`: of these, on one device.
 
-        `prepared_per_device` of those on a device do not run yet but wait beside the others for their turn (0 or 1);
-        such a place does not make the device idle, so only a full or overdue batch takes it.
+        From `ahead` seconds before one of them is expected to end, one more may wait on the device for its turn; the
+        driver runs the batches of a device in the order in which it was given them. 0: none ever waits there.
         """
         self.retry = retry or Retry()
         self.paused = False
-        self._running = Running(permits, batches_per_device, prepared_per_device)
+        self._running = Running(permits, batches_per_device, ahead)
         self._door = Door(bound)
         self._models: dict[str, ModelState] = {}
         self._turns = Accounts()

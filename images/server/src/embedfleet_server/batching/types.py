@@ -147,6 +147,8 @@ class Batch:
     """A part of a batch that failed before."""
     expected: float = 0.0
     """Seconds that it takes, by what batches before it took on this device; 0 where none ran."""
+    began: float = math.inf
+    """When its device began with it: as it was formed, or once the batch before it ended."""
 
     def payloads(self) -> list[Any]:
         """The payloads, in the order of the rows that the forward has to give."""

@@ -38,14 +38,11 @@ class Answer:
 class Delivery(Protocol):
     """How the results of batches reach those who asked; the dispatcher does not look into either."""
 
-    def check(self, batch: Batch, results: Any, model: Any) -> None:
-        """`BatchFailed` when these cannot be the batch's results."""
+    def check(self, batch: Batch, results: Any, model: Any) -> int:
+        """How many inputs have no result after all; `BatchFailed` when these cannot be the batch's results."""
 
-    def scatter(self, batch: Batch, results: Any, seconds: float) -> int:
-        """Give each request its results; returns how many inputs have none after all."""
-
-    def peak_mib(self, model: Any) -> float | None:
-        """What the last forward took of its device's memory, where that is known."""
+    def scatter(self, batch: Batch, results: Any, seconds: float) -> None:
+        """Give each request its results."""
 
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
         """Tell each request which of its inputs failed for good; called after every failure, maybe with none."""
@@ -54,17 +51,13 @@ class Delivery(Protocol):
 class RowDelivery:
     """Rows of every task, for the server's engine."""
 
-    def check(self, batch: Batch, results: AnyRows, model: Model) -> None:
-        """As many rows as inputs, of the kind and length that the model states."""
-        check(batch, results, model.info)
+    def check(self, batch: Batch, results: AnyRows, model: Model) -> int:
+        """As many rows as inputs, of the kind and length that the model states; those not finite are counted."""
+        return check(batch, results, model.info)
 
-    def scatter(self, batch: Batch, results: AnyRows, seconds: float) -> int:
+    def scatter(self, batch: Batch, results: AnyRows, seconds: float) -> None:
         """Each request its rows; those not finite are errors."""
-        return scatter(batch, results, seconds)
-
-    def peak_mib(self, model: Model) -> float | None:
-        """As the model says."""
-        return model.peak_mib()
+        scatter(batch, results, seconds)
 
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
         """An `ItemError` for each input."""
@@ -96,7 +89,7 @@ class Pending:
         """Rows of some of the inputs, at `positions` of the batch's."""
         self.rows.put(indices, rows, positions)
         self.missing -= len(indices)
-        self.queued = max(self.queued, batch.formed - self.arrived)
+        self.queued = max(self.queued, batch.began - self.arrived)
         self.computed += seconds
 
     def spoil(self, indices: list[int], code: str, message: str) -> None:
@@ -135,27 +128,33 @@ class Pending:
         return Answer(self.rows.rows(), tokens, truncated, self.errors, self.queued, self.computed, self.info)
 
 
-def check(batch: Batch, rows: AnyRows, info: ModelInfo) -> None:
-    """`BatchFailed` when there are not as many rows as inputs, or they are not of the kind and length stated."""
+def check(batch: Batch, rows: AnyRows, info: ModelInfo) -> int:
+    """`BatchFailed` when there are not as many rows as inputs, or they are not of the kind and length stated.
+
+    Returns how many of those still wanted are not finite.
+    """
     if (wrong := problem(rows, len(batch.entries), info.task, info.native_dimensions)) is not None:
         raise BatchFailed(f"model {batch.model!r} {wrong}")
+    return sum(not batch.entries[position][2].cancelled for position in _not_finite(rows))
 
 
-def scatter(batch: Batch, rows: AnyRows, seconds: float) -> int:
-    """Give each request its rows; returns how many were not finite (without a row, and named in the errors)."""
-    bad = set(np.flatnonzero(~finite(rows)).tolist())
-    failed = 0
+def scatter(batch: Batch, rows: AnyRows, seconds: float) -> None:
+    """Give each request its rows; one that is not finite is none, and named in the errors."""
+    bad = set(_not_finite(rows))
     for work, (positions, indices) in _by_work(batch).items():
         pending: Pending = work.handle
         wrong = [index for position, index in zip(positions, indices, strict=True) if position in bad] if bad else []
         pending.take(indices, rows, positions, batch, seconds)
         if wrong:
             pending.spoil(wrong, "not_finite", _NOT_FINITE)
-            failed += len(wrong)
         if pending.flight.joined:
             pending.tell(indices, rows, positions)
         pending.answer()
-    return failed
+
+
+def _not_finite(rows: AnyRows) -> list[int]:
+    found: list[int] = np.flatnonzero(~finite(rows)).tolist()
+    return found
 
 
 def lose(entries: Sequence[Entry], error: ItemError) -> None:

@@ -2,25 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import Batch, Fault
 from embedfleet_server.engine.delivery import Delivery, RowDelivery
 from embedfleet_server.engine.errors import DeviceLost
 from embedfleet_server.engine.faults import MayPass, classify
+from embedfleet_server.engine.forwards import Forwards
 from embedfleet_server.engine.observer import BatchRecord
 from embedfleet_server.engine.sparing import Sparing
 
 _log = logging.getLogger("embedfleet.engine")
-
-
-class Forwards(Protocol):
-    """Where a batch is computed, away from the event loop."""
-
-    async def forward(self, model: Any, batch: Sequence[Any], /) -> Any:
-        """What `model` gives for the payloads of a batch."""
 
 
 class Dispatcher:
@@ -85,21 +79,21 @@ class Dispatcher:
         """One batch, from forward to answers. The permit comes back and the next batch starts before rows go out."""
         loop = asyncio.get_running_loop()
         model = self._model_of(batch.model, batch.device)
-        started = loop.time()
         try:
-            rows = await self._workers.forward(model, batch.payloads())
-            seconds, peak = loop.time() - started, self._delivery.peak_mib(model)
-            self._delivery.check(batch, rows, model)
+            computed = await self._workers.forward(model, batch.payloads())
+            now = loop.time()
+            failed = self._delivery.check(batch, computed.results, model)
         except asyncio.CancelledError:
             self._core.fail(batch, Fault.PERMANENT, loop.time())
             raise
         except Exception as error:  # noqa: BLE001  # whatever a model raises belongs to the callers of this batch
             self._fail(batch, error)
         else:
-            failed = self._delivery.scatter(batch, rows, seconds)
-            self._core.complete(batch, seconds, failed, peak_mib=peak, now=loop.time())
-            self._dispatch()
-            self._record(batch, seconds, failed, started + seconds)
+            seconds = now - batch.began
+            self._core.complete(batch, seconds, failed, peak_mib=computed.peak_mib, now=now)
+            self._dispatch()  # before all who get rows now have their turn, which takes milliseconds
+            self._delivery.scatter(batch, computed.results, seconds)
+            self._record(batch, seconds, failed, now)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
         """The core says which inputs failed for good; the rest it will hand out again, unless the device is lost."""
@@ -117,10 +111,10 @@ class Dispatcher:
 
     def _record(self, batch: Batch, seconds: float | None, failed: int, ended: float) -> None:
         own = sum(entry[1] for entry in batch.entries)
-        waited = batch.formed - min(entry[2].arrived for entry in batch.entries)
+        waited = batch.began - min(entry[2].arrived for entry in batch.entries)
         self._observe(
             BatchRecord(
                 batch.model, len(batch.entries), batch.tokens, own, waited, seconds, failed,
-                formed=batch.formed, ended=ended, attempt=batch.attempt, entries=batch.entries, device=batch.device,
+                began=batch.began, ended=ended, attempt=batch.attempt, entries=batch.entries, device=batch.device,
             )
         )  # fmt: skip

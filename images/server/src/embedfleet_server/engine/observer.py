@@ -32,8 +32,8 @@ class BatchRecord:
     compute_seconds: float | None
     """None for a batch that failed."""
     failed: int
-    formed: float = 0.0
-    """When the batch was formed and its forward began, on the loop's clock."""
+    began: float = 0.0
+    """When its forward began, on the loop's clock."""
     ended: float = 0.0
     attempt: int = 0
     """How often these inputs were tried before."""
@@ -44,7 +44,7 @@ class BatchRecord:
     @property
     def busy_seconds(self) -> float:
         """For how long it held its device, be it in vain."""
-        return self.ended - self.formed if self.compute_seconds is None else self.compute_seconds
+        return self.ended - self.began if self.compute_seconds is None else self.compute_seconds
 
     def shares(self) -> list[Share]:
         """What each request has in it; worked out when asked for, since few ask."""

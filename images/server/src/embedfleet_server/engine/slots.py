@@ -138,7 +138,7 @@ class Slot:
     async def _test(self, copy: Model, encoded: list[Encoded], where: str) -> None:
         """One copy's; it may stand `where` others do not."""
         try:
-            rows = await self._workers.forward(copy, encoded)
+            rows = (await self._workers.forward(copy, encoded)).results
         except Exception as error:
             if not where:
                 raise

@@ -92,7 +92,7 @@ class Warming:
         batch = made(shape, model.info.vocabulary)
         began = loop.time()
         try:
-            await self._workers.forward(model, batch)
+            computed = await self._workers.forward(model, batch)
         except DeviceLost:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a model raises, known text it did embed
@@ -100,8 +100,8 @@ class Warming:
             self._failed(name, shape, plan, error)
         else:
             plan.ran(shape, loop.time() - began)
-            if (peak := model.peak_mib()) is not None:
-                self._core.learn_memory(name, shape.tokens, peak)
+            if computed.peak_mib is not None:
+                self._core.learn_memory(name, shape.tokens, computed.peak_mib)
 
     def _failed(self, name: str, shape: Shape, plan: WarmUp, error: Exception) -> None:
         """Out of memory: smaller batches from now on, in the warm-up too. Anything else ends it."""

@@ -3,12 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from embedfleet_server.engine.errors import DeviceLost
+from embedfleet_server.engine.forwards import Computed, Launches
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Side
-from embedfleet_server.engine.rows import AnyRows
 from embedfleet_server.engine.thread_names import name_thread
 
 TOKENIZER_THREADS = 3
@@ -37,15 +37,18 @@ class Workers(Protocol):
     async def aside(self, call: Callable[[], _T]) -> _T:
         """What `call` gives, where texts are tokenised."""
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
-        """`Model.forward`, on the model's device; of one that stands on several, `model` is a copy."""
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
+        """`Model.forward`, on the model's device; of one that stands on several, `model` is a copy.
+
+        Those of a device follow one another in the order of the calls.
+        """
 
     def close(self) -> None:
         """No more work will come; does not wait for what hangs."""
 
 
 class ThreadWorkers:
-    """One thread that loads, a few that tokenise, one for each device."""
+    """One thread that loads, a few that tokenise, one for each device, or two."""
 
     def __init__(
         self, tokenizer_threads: int = TOKENIZER_THREADS, on_lost: Callable[[DeviceLost], None] = lambda error: None
@@ -53,7 +56,7 @@ class ThreadWorkers:
         """`on_lost` hears, on the event loop, that a device is lost, before anyone else does."""
         self._on_lost = on_lost
         self._tokenizing = _started(tokenizer_threads, "tokenize")
-        self._devices: dict[str, ThreadPoolExecutor] = {}
+        self._single: dict[str, ThreadPoolExecutor] = {}
 
     async def load(self, loader: Loader) -> Model:
         """The loaded model.
@@ -85,24 +88,44 @@ class ThreadWorkers:
         """What `call` gives, in a tokenizer thread."""
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, call)
 
-    async def forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
-        """`Model.forward` in the thread of its device."""
-        loop = asyncio.get_running_loop()
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
+        """`Model.forward` in the thread of its device.
+
+        Where the device computes by itself, results are waited for in a second thread, so that the first lays the next
+        batch out and hands it over meanwhile.
+        """
+        loop, device = asyncio.get_running_loop(), model.info.device
         try:
-            return await loop.run_in_executor(self._device(model.info.device), model.forward, batch)
+            if isinstance(model, Launches) and model.launches:
+                collecting = self._thread(f"results {device}")
+                return await asyncio.wrap_future(
+                    await loop.run_in_executor(self._thread(f"device {device}"), _launched, model, batch, collecting)
+                )
+            return await loop.run_in_executor(self._thread(f"device {device}"), _computed, model, batch)
         except DeviceLost as error:
             self._on_lost(error)
             raise
 
     def close(self) -> None:
         """Let the threads end once they are done; does not wait for them."""
-        for pool in (self._tokenizing, *self._devices.values()):
+        for pool in (self._tokenizing, *self._single.values()):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _device(self, name: str) -> ThreadPoolExecutor:
-        if name not in self._devices:
-            self._devices[name] = _threads(1, f"device {name}")
-        return self._devices[name]
+    def _thread(self, name: str) -> ThreadPoolExecutor:
+        if name not in self._single:
+            self._single[name] = _threads(1, name)
+        return self._single[name]
+
+
+def _computed(model: Model, batch: Sequence[Encoded]) -> Computed:
+    rows = model.forward(batch)
+    return Computed(rows, model.peak_mib())
+
+
+def _launched(model: Launches, batch: Sequence[Encoded], collecting: ThreadPoolExecutor) -> Future[Computed]:
+    rows = model.launch(batch)
+    peak = model.peak_mib()
+    return collecting.submit(lambda: Computed(rows(), peak))
 
 
 def _threads(count: int, name: str) -> ThreadPoolExecutor:

@@ -7,7 +7,7 @@ import numpy as np
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side, Token
 from embedfleet_server.models.faults import told
-from embedfleet_server.models.forward import Forward, KeepsBits
+from embedfleet_server.models.forward import Features, Forward, KeepsBits
 from embedfleet_server.models.tokenizing import PairTokenizing, Tokenizing
 
 
@@ -15,13 +15,23 @@ class ArrayForward(Forward):
     """A forward that gives an array."""
 
     @abstractmethod
+    def rows(self, features: Features) -> Callable[[], Rows]:
+        """What the modules made, shape (texts, native_dimensions), float32; waited for when it is called."""
+
     def __call__(self, piece: Sequence[Encoded]) -> Rows:
-        """Rows of a piece, shape (len(piece), native_dimensions), float32."""
+        """Rows of inputs with one prompt length, shape (len(piece), native_dimensions)."""
+        return self.launched(piece)()
 
     def launched(self, piece: Sequence[Encoded]) -> Callable[[], Rows]:
         """The same, waited for when it is called: on a GPU the next piece is laid out while this one is computed."""
-        rows = self(piece)
-        return lambda: rows
+        if (small := self.run_compiled(piece)) is not None:
+            return self.rows(small)
+        if self.packed is None:
+            return self.rows(self.run(piece))
+        parts = self.run_packed(piece, self.packed)
+        order = np.argsort([index for indices, _ in parts for index in indices])
+        made = [self.rows(features) for _, features in parts]
+        return lambda: np.concatenate([each() for each in made])[order]
 
 
 class ArrayModel(KeepsBits):
@@ -51,14 +61,37 @@ class ArrayModel(KeepsBits):
     @told
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Rows of the batch, shape (len(batch), native_dimensions), float32, C-contiguous, in the batch's order."""
-        rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)
+        return self._launched(batch)()
+
+    @property
+    def launches(self) -> bool:
+        """See `engine.forwards.Launches`."""
+        return self._forward.device.type == "cuda"
+
+    @told
+    def launch(self, batch: Sequence[Encoded]) -> Callable[[], Rows]:
+        """See `engine.forwards.Launches`."""
+        rows = self._launched(batch)
+        return lambda: self._waited(rows)
+
+    @told
+    def _waited(self, rows: Callable[[], Rows]) -> Rows:
+        """What a GPU could not do is known once its results are waited for."""
+        return rows()
+
+    def _launched(self, batch: Sequence[Encoded]) -> Callable[[], Rows]:
         launched = [
             (indices, self._forward.launched([batch[index] for index in indices]))
             for indices in self._forward.pieces(batch)
         ]
-        for indices, made in launched:
-            rows[indices] = made()
-        return rows
+
+        def waited() -> Rows:
+            rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)
+            for indices, made in launched:
+                rows[indices] = made()
+            return rows
+
+        return waited
 
     def peak_mib(self) -> float | None:
         """What the last batch took of its device's memory beyond the weights; None before the first."""

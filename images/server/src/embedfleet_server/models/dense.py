@@ -1,12 +1,11 @@
 """Dense models: one vector per input, computed by sentence-transformers' modules called one after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from embedfleet_server.engine.protocols import Encoded, Rows
+from embedfleet_server.engine.protocols import Rows
 from embedfleet_server.models.array_model import ArrayForward, ArrayModel
 from embedfleet_server.models.compiled import Compiled, Plan, forms_of, plan_for
 from embedfleet_server.models.forward import Features, Modules
@@ -42,22 +41,8 @@ class DenseForward(ArrayForward):
 
     in_rows = True
 
-    def __call__(self, piece: Sequence[Encoded]) -> Rows:
-        """Vectors of inputs with one prompt length, shape (len(piece), native_dimensions)."""
-        return self.launched(piece)()
-
-    def launched(self, piece: Sequence[Encoded]) -> Callable[[], Rows]:
-        """The same, waited for when it is called."""
-        if (small := self.run_compiled(piece)) is not None:
-            return self._vectors(small)
-        if self.packed is None:
-            return self._vectors(self.run(piece))
-        parts = self.run_packed(piece, self.packed)
-        order = np.argsort([index for indices, _ in parts for index in indices])
-        vectors = [self._vectors(features) for _, features in parts]
-        return lambda: np.concatenate([each() for each in vectors])[order]
-
-    def _vectors(self, features: Features) -> Callable[[], Rows]:
+    def rows(self, features: Features) -> Callable[[], Rows]:
+        """Vectors."""
         return self.transfers.fetch(features["sentence_embedding"].float())
 
     def compile(self, plan: Plan) -> Compiled:

@@ -1,10 +1,8 @@
 """Rerankers (cross-encoders): logits of pairs of a query and a text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from embedfleet_server.engine.protocols import Encoded, Rows
 from embedfleet_server.engine.scoring import ACTIVATIONS
@@ -23,14 +21,11 @@ class RerankModel(ArrayModel):
 class RerankForward(ArrayForward):
     """The forward of a reranker."""
 
-    def __call__(self, piece: Sequence[Encoded]) -> Rows:
-        """Logits of a piece, shape (len(piece), labels)."""
-        if self.packed is None:
-            return _scores(self.run(piece))
-        parts = self.run_packed(piece, self.packed)
-        order = np.argsort([index for indices, _ in parts for index in indices])
-        rows: Rows = np.concatenate([_scores(features) for _, features in parts])[order]
-        return rows
+    def rows(self, features: Features) -> Callable[[], Rows]:
+        """Logits."""
+        if "scores" not in features:
+            raise ModelProblem("its modules give no scores; only rerankers with a classification head are served")
+        return self.transfers.fetch(features["scores"].float())
 
     def in_row(self, piece: Sequence[Encoded], packed: Packed) -> Tokens:
         """With token types, as `features`."""
@@ -45,13 +40,6 @@ class RerankForward(ArrayForward):
             types = [encoded.type_ids for encoded in piece if isinstance(encoded, Paired)]
             features["token_type_ids"] = self.tensor(types, 0)
         return features
-
-
-def _scores(features: Features) -> Rows:
-    if "scores" not in features:
-        raise ModelProblem("its modules give no scores; only rerankers with a classification head are served")
-    rows: Rows = features["scores"].float().cpu().numpy()
-    return rows
 
 
 def check_activation(directory: Path) -> None:

@@ -25,21 +25,18 @@ class ResultDelivery:
         self._collector = config.metrics_collector if config.monitoring else None
         self._is_measured = config.monitoring
 
-    def check(self, batch: Batch, results: Any, model: Any) -> None:
-        """Nothing: the results were counted where the callable was called."""
+    def check(self, batch: Batch, results: Any, model: Any) -> int:
+        """All have one: the results were counted where the callable was called."""
+        return 0
 
-    def scatter(self, batch: Batch, results: Any, seconds: float) -> int:
+    def scatter(self, batch: Batch, results: Any, seconds: float) -> None:
         """Give each request its results. The batch counts as measured before any caller can look."""
-        waited = batch.formed - min(entry[2].arrived for entry in batch.entries)
+        waited = batch.began - min(entry[2].arrived for entry in batch.entries)
         if self._is_measured:
             self._stats.update(len(batch.entries), seconds, waited)
             self._collect(_record(batch.entries, 0, waited, seconds))
         for entry, result in zip(batch.entries, results, strict=True):
             self._give(entry, result)
-        return 0
-
-    def peak_mib(self, model: Any) -> None:
-        """Not known: what the callable takes is its own affair."""
 
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
         """The callable's own exception for each."""

@@ -9,6 +9,7 @@ from embedfleet_server.batching.core import BatchingCore
 from embedfleet_server.batching.types import Bound, Refusal
 from embedfleet_server.engine.dispatcher import Dispatcher
 from embedfleet_server.engine.errors import DeadlineExceeded
+from embedfleet_server.engine.forwards import Computed
 from embedfleet_server.processor.callables import CallableWorkers
 from embedfleet_server.processor.config import BatchProcessorConfig
 from embedfleet_server.processor.door import Door
@@ -78,13 +79,13 @@ class Runtime:
         else:
             self._core.change(_QUEUE, self._config.policy(size))
 
-    async def forward(self, model: Any, batch: Sequence[Payload], /) -> list[Any]:
+    async def forward(self, model: Any, batch: Sequence[Payload], /) -> Computed:
         """One batch; whoever waits for room may come in now that it left the queue."""
         started = self._loop.time()
         self._started.append(started)
         self._publish()
         try:
-            return await self._workers.forward(model, batch)
+            return Computed(await self._workers.forward(model, batch))
         finally:
             self._started.remove(started)
 
