@@ -75,5 +75,5 @@ def running(seconds: float = FORWARD_SECONDS) -> Iterator[LocalRecord]:
 
 
 if __name__ == "__main__":
-    config = configure(sys.argv[1:], os.environ)
-    leave(run(config, load(config.settings), lambda spec: lambda: PacedModel(spec.name, float(os.environ[_SECONDS]))))
+    config, taken = configure(sys.argv[1:], os.environ), float(os.environ.get(_SECONDS, FORWARD_SECONDS))
+    leave(run(config, load(config.settings), lambda spec: lambda: PacedModel(spec.name, taken)))

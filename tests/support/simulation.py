@@ -118,7 +118,8 @@ class SimulatedWorkers:
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
         async with self._turns[model.info.device]:
-            return Computed(await self._forward(model, batch), model.peak_mib())
+            rows = await self._forward(model, batch)
+            return Computed(rows, asyncio.get_running_loop().time(), model.peak_mib())
 
     async def _forward(self, model: Model, batch: Sequence[Encoded]) -> AnyRows:
         device = model.info.device

@@ -112,6 +112,50 @@ def test_one_that_fails_lets_the_next_begin_too() -> None:
     assert started(made, 14.8).attempt == 1
 
 
+def test_one_that_fails_while_it_waits_began_when_it_failed() -> None:
+    """And so does one that ends out of turn; the one that runs goes on."""
+    made = core()
+    put(made)
+    first = started(made, 10.0)
+    put(made, now=11.6)
+    second = started(made, 11.6)
+    made.fail(second, Fault.MEMORY, 11.7)
+    assert (first.began, second.began) == (10.0, 11.7)
+    assert made.oldest_running("a") == 10.0
+
+
+def test_short_batches_are_formed_in_the_second_half_of_the_one_before() -> None:
+    """Where half a second ahead would be before its beginning."""
+    made = core()
+    for _ in range(30):
+        put(made)
+        made.complete(started(made), 0.2)
+    put(made)
+    first = started(made, 10.0)
+    put(made, now=10.0)
+    opens = made.wake_at(10.0)
+    assert opens is not None
+    assert opens == pytest.approx(10.0 + first.expected / 2)
+    assert first.expected < AHEAD
+
+
+def test_a_permit_that_an_idle_device_could_use_is_not_spent_on_waiting() -> None:
+    """Two devices, two permits: while one runs, the other has the first claim, whichever model may use it."""
+    made = core(devices="xy", permits=2)
+    made.add_model("b", Policy())
+    made.model_ready("b", "y", padded=False)
+    made.change("a", Policy(max_batch_size=1, breaking=Breaking(at_least=1, delay=500.0)))
+    put(made, 2)
+    well, fails = started(made, 5.0), started(made, 5.0)
+    made.complete(well, SECONDS, now=7.0)
+    made.fail(fails, Fault.PERMANENT, 7.0)
+    put(made, 2, 10.0)
+    assert started(made, 10.0).device == well.device
+    assert (made.next_batch(11.9), made.wake_at(11.9)) == (None, 507.0)
+    assert isinstance(made.submit("b", [0], [5], None, 11.9), Work)
+    assert (started(made, 11.9).device == well.device) is (well.device == "y")
+
+
 def test_while_the_cost_is_not_known_none_is_formed_ahead() -> None:
     """Of the first batch nobody knows when it ends."""
     made = BatchingCore(9, Bound(100), ahead=AHEAD)

@@ -1,6 +1,7 @@
 """A device that computes by itself: the next batch is handed to it while results of the last are waited for."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -9,9 +10,14 @@ import pytest
 
 from embedfleet_server.engine.errors import DeviceLost
 from embedfleet_server.engine.forwards import Computed
-from embedfleet_server.engine.protocols import Encoded, Rows
+from embedfleet_server.engine.observer import BatchRecord, Observer
+from embedfleet_server.engine.protocols import Encoded, Model, Rows
+from embedfleet_server.engine.raised import OutOfMemory
 from embedfleet_server.engine.workers import ThreadWorkers
+from tests.support import virtual_time
 from tests.support.fake_model import FakeModel, vectors
+from tests.support.finishing import finish
+from tests.support.simulation import SimulatedWorkers, engine, tokens_of, vector_of
 
 pytestmark = pytest.mark.requirement("B6")
 _PATIENCE = 30.0  # seconds until a test fails whose threads wait for each other
@@ -28,9 +34,14 @@ class Device(FakeModel):
         self.all_launched = threading.Event()
         self.told: list[str] = []
         self._launched = 0
+        self.fails_at = -1
+        self.failed = threading.Event()
 
     def launch(self, batch: Sequence[Encoded]) -> Callable[[], Rows]:
         number, self._launched = self._launched, self._launched + 1
+        if number == self.fails_at:
+            self.failed.set()
+            raise OutOfMemory("CUDA out of memory")
         self.told.append(f"launch {number} in {threading.current_thread().name}")
         if self._launched == len(self.done):
             self.all_launched.set()
@@ -87,6 +98,88 @@ def test_what_the_device_could_not_do_is_told_where_results_are_waited_for() -> 
         workers.close()
 
     asyncio.run(main())
+
+
+def test_one_that_cannot_be_handed_over_fails_before_the_last_is_done() -> None:
+    """As where memory runs out: the batch before it has its results all the same."""
+
+    async def main() -> None:
+        workers, device = ThreadWorkers(), Device(2)
+        first = asyncio.create_task(workers.forward(device, device.encode(["a"], "")))
+        device.fails_at = 1
+        await asyncio.sleep(0)  # the first is on its way
+        with pytest.raises(OutOfMemory):
+            await workers.forward(device, device.encode(["b"], ""))
+        assert not first.done()
+        device.done[0].set()
+        np.testing.assert_array_equal((await first).results, vectors(["a"]))
+        workers.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_that_is_computed_at_once_waits_behind_one_that_was_launched() -> None:
+    """On the same device: results come in the order of the batches, and tell when they were there."""
+
+    async def main() -> None:
+        workers, device, other = ThreadWorkers(), Device(1), FakeModel()
+        first = asyncio.create_task(workers.forward(device, device.encode(["a"], "")))
+        assert await asyncio.to_thread(device.all_launched.wait, _PATIENCE)
+        second = asyncio.create_task(workers.forward(other, other.encode(["b"], "")))
+        await workers.aside(lambda: None)
+        assert not second.done()
+        device.done[0].set()
+        made = await asyncio.gather(first, second)
+        np.testing.assert_array_equal(made[1].results, vectors(["b"]))
+        workers.close()
+
+    asyncio.run(main())
+
+
+class OutOfTurn(SimulatedWorkers):
+    """Whose batches of the text `early` end at once, whatever the device computes: well, or with `error`."""
+
+    error: Exception | None = None
+
+    async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
+        if list(batch[0].token_ids) != tokens_of("early"):
+            return await super().forward(model, batch)
+        if self.error is not None:
+            raise self.error
+        return Computed(model.forward(batch), asyncio.get_running_loop().time())
+
+
+@pytest.mark.parametrize("error", [None, OutOfMemory("CUDA out of memory")])
+def test_a_batch_that_ends_before_its_turn_took_no_time(error: Exception | None) -> None:
+    """Handed over while another was computed: what is told of it is a number, and nothing is learnt of its speed."""
+    seen: list[BatchRecord] = []
+
+    class Seeing(Observer):
+        def batch(self, record: BatchRecord) -> None:
+            seen.append(record)
+
+    async def main() -> None:
+        workers = OutOfTurn(start_seconds=1.0)
+        workers.error = error
+        made = engine(None, workers=workers)
+        made._observer = Seeing()  # the simulation's engine takes none
+        await made.start()
+        await made.embed("semantic", ["warm"])
+        speed = made._core.tokens_per_second("semantic")
+        first = asyncio.create_task(made.embed("semantic", ["first"]))
+        await asyncio.sleep(0.5)
+        answer = await made.embed("semantic", ["early"])
+        assert not first.done()
+        assert [one.code for one in answer.errors.values()] == ([] if error is None else ["input_too_large"])
+        assert answer.queue_seconds == pytest.approx(0.0 if error else 0.45, abs=0.06)
+        assert answer.compute_seconds == 0.0
+        np.testing.assert_array_equal((await first).rows, [vector_of(tokens_of("first"))])
+        assert made._core.tokens_per_second("semantic") == pytest.approx(speed)
+        assert made.devices()["sim:0"].busy_seconds == pytest.approx(2.0, abs=0.1)
+        assert all(math.isfinite(record.queue_seconds) and record.busy_seconds >= 0 for record in seen)
+        await finish(made)
+
+    virtual_time.run(main())
 
 
 def test_a_model_whose_device_does_not_is_computed_in_one_thread() -> None:

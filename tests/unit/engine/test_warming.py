@@ -197,7 +197,9 @@ def test_models_of_one_device_are_measured_one_after_the_other() -> None:
         turns = [name for name, _ in groupby(name for name in order if name != "graph")]
         assert sorted(turns) == ["code", "semantic"]
         costs = [made.warm_up(name) for name in ("semantic", "code", "graph")]
-        assert all(found is not None and found.seconds == pytest.approx(0.4972, abs=0.06) for found in costs)
+        assert all(found is not None and found.seconds == pytest.approx(0.4972, abs=0.06) for found in costs[:2])
+        assert costs[2] is not None
+        assert costs[2].seconds == pytest.approx(0.4972)
         assert sum(found.seconds for found in costs if found is not None) <= WHOLE
         await finish(made)
 

@@ -89,6 +89,8 @@ class Watch:
     ceilings: dict[str, Ceiling] = field(default_factory=dict)
     order: dict[tuple[object, ...], int] = field(default_factory=dict)
     loading: set[str] = field(default_factory=set)
+    left_aside: dict[str, float] = field(default_factory=dict)
+    """When a device last ended what was no batch."""
     turns: tuple[float, int] = (0.0, 0)
     """Turns that the loop has taken at this instant."""
 
@@ -114,6 +116,8 @@ class Watch:
         self.need(s.running == sum(len(batch.entries) for batch in active), "running inputs are not those of batches")
         self.need(s.active_batches == len(active), "active batches are not counted")
         self.need(max(Counter(batch.device for batch in active).values(), default=0) <= 2, "a third batch on a device")
+        began = Counter(batch.device for batch in active if batch.began < math.inf)
+        self.need(max(began.values(), default=0) <= 1, "two batches of one device are taken to run")
         told = {name: batches for name, batches in core.devices().items() if batches}
         self.need(told == Counter(batch.device for batch in active), f"batches of devices are told as {told}")
         for name, value, bound in self._bounded():
@@ -177,7 +181,13 @@ class Watch:
         truth, name = self.truth, plan.name
         permits = truth.settings.batching.max_concurrent_batches
         loaded = self.engine.info(name) is not None
-        free = [device for device in plan.devices if self._opens_at(device) < until - _EXACT]
+        idle = sum(not batches for batches in self.engine._core.devices().values())
+        may_spare = permits - sum(truth.running.values()) > idle
+        free = [
+            device
+            for device in plan.devices
+            if self._opens_at(device) < until - _EXACT and (may_spare or not truth.running[device])
+        ]
         if not free or truth.is_paused(name) or not loaded:
             return
         if sum(truth.running.values()) >= permits:
@@ -196,14 +206,15 @@ class Watch:
 
     def _opens_at(self, device: str) -> float:
         """When a device may be given one more batch: idle, now; a little before the end expected of what it runs."""
-        active = [batch for batch in self.engine._core._running._active.values() if batch.device == device]
+        core = self.engine._core
+        active = [batch for batch in core._running._active.values() if batch.device == device]
         if not self.truth.running[device]:
             return -math.inf
         expected = active[0].expected
         is_overdue = self.truth.time() > active[0].began + expected + max(AHEAD, expected) - _EXACT
         if self.truth.running[device] > 1 or not expected or is_overdue:
             return math.inf
-        return active[0].began + expected - max(AHEAD, 0.05 * expected)
+        return active[0].began + expected - max(min(AHEAD, expected / 2), 0.05 * expected)
 
     def _is_refused(self, name: str, device: str, until: float) -> bool:
         """Whether its breaker there is open until then, or a probe runs: only after many forwards failed."""
@@ -262,12 +273,12 @@ class Watch:
             self.need(all(item.state == "again" for item in items), "what failed shares a batch with what did not")
         truth.forward_started(model, device, texts)
 
-    def device_begins(self, device: str) -> None:
-        """Of the batches given to a device the first runs, and the core knows since when."""
-        active = [batch for batch in self.engine._core._running._active.values() if batch.device == device]
-        late = active[0].began < self.truth.time()  # a load's self-test or warm-up may stand before it
-        self.need(late or active[0].began == self.truth.time(), "a batch runs that the core takes for waiting")
-        self.need(all(batch.began == math.inf for batch in active[1:]), "a batch waits that the core takes for running")
+    def device_begins(self, device: str, texts: Sequence[Text]) -> None:
+        """The core knows since when a batch runs, unless a load's self-test or warm-up stood before it."""
+        active = self.engine._core._running._active.values()
+        (began,) = (batch.began for batch in active if batch.payloads()[0].token_ids is texts[0])
+        aside = self.left_aside.get(device) == self.truth.time() > began
+        self.need(aside or began == self.truth.time(), f"a batch runs on {device} that is taken to run since {began}")
 
     def _may_start(self, model: ModelPlan, item: ItemTruth) -> None:
         truth = self.truth

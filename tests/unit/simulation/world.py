@@ -5,7 +5,8 @@ The world remembers what it did and saw (`World.log`), and tells `invariants.Wat
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -159,7 +160,7 @@ class World:
         return call()
 
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
-        return Computed(await self._rows(model, batch))
+        return Computed(await self._rows(model, batch), self.loop.time())
 
     async def _rows(self, model: Model, batch: Sequence[Encoded]) -> Rows:
         assert isinstance(model, SimulatedModel)
@@ -171,7 +172,7 @@ class World:
         self.watch.forward_starts(model.plan, model.device, texts)
         try:
             async with self._devices[model.device]:
-                self.watch.device_begins(model.device)
+                self.watch.device_begins(model.device, texts)
                 await asyncio.sleep(self._seconds(model, texts))
                 return self._compute(model.plan, model.device, texts)
         finally:
@@ -183,17 +184,26 @@ class World:
     # What the device does.
 
     async def _self_test(self, model: SimulatedModel, texts: Sequence[Sequence[int]]) -> Rows:
-        async with self._devices[model.device]:
+        async with self._aside(model):
             await asyncio.sleep(self._seconds(model, texts))
             if self._is_away(model.device):
                 self.truth.load_failed(model.plan)
                 raise TransientError("the device is away")
             return np.stack([row_of(text) for text in texts])
 
+    @asynccontextmanager
+    async def _aside(self, model: SimulatedModel) -> AsyncIterator[None]:
+        """The device for what is no batch."""
+        async with self._devices[model.device]:
+            try:
+                yield
+            finally:
+                self.watch.left_aside[model.device] = self.loop.time()
+
     async def _warm_up(self, model: SimulatedModel, texts: Sequence[Sequence[int]]) -> Rows:
         self._note("warm-up", model.plan.name, len(texts), len(texts[0]))
         self.watch.warm_up_starts(model.plan, model.device, texts)
-        async with self._devices[model.device]:
+        async with self._aside(model):
             await asyncio.sleep(self._seconds(model, texts))
             if self._is_away(model.device):
                 raise TransientError("the device is away")

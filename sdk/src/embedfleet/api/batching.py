@@ -140,7 +140,8 @@ class Batching(ContractModel):
         "texts).",
     )
     max_concurrent_batches: Annotated[int, Field(ge=1, le=256)] = 4
-    """Most batches under way at once, over all models; a device takes as many of them as serve it (one on a CPU)."""
+    """Most batches under way at once, over all models; a device runs one, and shortly before
+    its end one more waits there."""
     max_queued_requests: Count = 1000
     """Most inputs waiting at once over all models; what does not fit is refused at once and whole."""
     max_queued_tokens: Tokens | None = None

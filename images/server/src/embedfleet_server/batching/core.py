@@ -52,7 +52,7 @@ class BatchingCore(Dispatch):
         return None if oldest is None else oldest.arrived
 
     def oldest_running(self, name: str) -> float | None:
-        """When the batch of model `name` that runs longest was formed."""
+        """When the batch of model `name` that runs longest began to run."""
         return self._running.oldest(name)
 
     def running_since(self, name: str) -> Mapping[str, float]:

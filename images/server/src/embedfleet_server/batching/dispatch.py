@@ -40,7 +40,7 @@ class Dispatch(Intake):
         peak_mib: float | None = None,
         now: float = 0.0,
     ) -> None:
-        """The batch ran: its permit is free. `failed` of its rows gave no vector.
+        """The batch ran until `now`: its permit is free. `failed` of its rows gave no vector.
 
         `seconds` of compute and the memory it took at its peak teach what batches cost.
         """

@@ -77,6 +77,7 @@ class Roster:
         """The model is loaded, a copy on each of `devices`; `padded` says whether its forward computes padding."""
         model = self._models[name]
         model.devices, model.padded = devices, padded
+        self._running.devices.update(devices)
 
     def change(self, name: str, policy: Policy, bound: Bound | None = None) -> None:
         """New values for one model; what waits stays and is served by them."""

@@ -1,8 +1,8 @@
 """What runs, and what waits beside it: one semaphore over all models, and so many places on each device.
 
 A device that computes in small bites stands idle between two of them while the next is formed and handed over. So the
-next batch may be formed `ahead` of the end that is expected of the one that runs: late enough to take in nearly all who
-come meanwhile and to let the urgent go first, early enough to stand ready.
+next batch may be formed `ahead` of the end that is expected of the one that runs: early enough to stand ready, late
+enough to take in nearly all who come meanwhile. Who is urgent and comes later still waits for both.
 """
 
 import math
@@ -24,6 +24,8 @@ class Running:
     """Batches that a device runs at once."""
     ahead: float = 0.0
     """Seconds before a place becomes free, from which one more batch may wait for it; 0 is never."""
+    devices: set[str] = field(default_factory=set)
+    """All there are: one that stands idle has the first claim to a permit."""
     _active: dict[int, Batch] = field(default_factory=dict)
     _on_device: dict[str, list[Batch]] = field(default_factory=dict)
     """In the order in which they are computed."""
@@ -44,11 +46,12 @@ class Running:
         there = self._on_device.get(device, ())
         if len(there) < self.per_device:
             return -math.inf
-        if not self.ahead or len(there) > self.per_device:
+        if not self.ahead or len(there) > self.per_device or not self._may_spare_a_permit():
             return math.inf
         next_ = min(there, key=_ends)
         is_overdue = now > _ends(next_) + max(self.ahead, next_.expected)
-        return math.inf if is_overdue else _ends(next_) - max(self.ahead, _UNSURE * next_.expected)
+        lead = max(min(self.ahead, next_.expected / 2), _UNSURE * next_.expected)
+        return math.inf if is_overdue else _ends(next_) - lead
 
     def free(self, devices: Sequence[str], now: float, avoid: str = "") -> list[str]:
         """Those that take one more batch, the least loaded first, of equals in the order given; `avoid` is the last."""
@@ -82,15 +85,20 @@ class Running:
     def leave(self, batch: Batch, now: float) -> int:
         """Give permit and place back; returns how many of the inputs were cancelled meanwhile."""
         del self._active[batch.number]
+        batch.began = min(batch.began, max(batch.formed, now))  # it may have failed before its turn came
         there = self._on_device[batch.device]
         there.remove(batch)
         for other in there[: self.per_device]:
-            other.began = min(other.began, now)
+            other.began = min(other.began, max(other.formed, now))
         gone = 0
         for _, _, work, _ in batch.entries:
             work.running -= 1
             gone += work.cancelled
         return gone
+
+    def _may_spare_a_permit(self) -> bool:
+        idle = sum(not self._on_device.get(device) for device in self.devices)
+        return self.permits - len(self._active) > idle
 
     def _load(self, device: str) -> tuple[float, int]:
         """What runs there: seconds that it takes in all, by what was measured, and how many batches."""

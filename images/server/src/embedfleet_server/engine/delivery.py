@@ -38,11 +38,11 @@ class Answer:
 class Delivery(Protocol):
     """How the results of batches reach those who asked; the dispatcher does not look into either."""
 
-    def check(self, batch: Batch, results: Any, model: Any) -> int:
-        """How many inputs have no result after all; `BatchFailed` when these cannot be the batch's results."""
+    def check(self, batch: Batch, results: Any, model: Any) -> Sequence[int]:
+        """The places of inputs without a result after all; `BatchFailed` when these cannot be the batch's results."""
 
-    def scatter(self, batch: Batch, results: Any, seconds: float) -> None:
-        """Give each request its results."""
+    def scatter(self, batch: Batch, results: Any, missing: Sequence[int], seconds: float) -> None:
+        """Give each request its results, those that are not `missing`."""
 
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
         """Tell each request which of its inputs failed for good; called after every failure, maybe with none."""
@@ -51,13 +51,13 @@ class Delivery(Protocol):
 class RowDelivery:
     """Rows of every task, for the server's engine."""
 
-    def check(self, batch: Batch, results: AnyRows, model: Model) -> int:
-        """As many rows as inputs, of the kind and length that the model states; those not finite are counted."""
+    def check(self, batch: Batch, results: AnyRows, model: Model) -> list[int]:
+        """As many rows as inputs, of the kind and length that the model states; those not finite are told."""
         return check(batch, results, model.info)
 
-    def scatter(self, batch: Batch, results: AnyRows, seconds: float) -> None:
+    def scatter(self, batch: Batch, results: AnyRows, missing: Sequence[int], seconds: float) -> None:
         """Each request its rows; those not finite are errors."""
-        scatter(batch, results, seconds)
+        scatter(batch, results, missing, seconds)
 
     def lose(self, entries: Sequence[Entry], fault: Fault, error: Exception) -> None:
         """An `ItemError` for each input."""
@@ -128,19 +128,20 @@ class Pending:
         return Answer(self.rows.rows(), tokens, truncated, self.errors, self.queued, self.computed, self.info)
 
 
-def check(batch: Batch, rows: AnyRows, info: ModelInfo) -> int:
-    """`BatchFailed` when there are not as many rows as inputs, or they are not of the kind and length stated.
+def check(batch: Batch, rows: AnyRows, info: ModelInfo) -> list[int]:
+    """The positions of rows that are not finite.
 
-    Returns how many of those still wanted are not finite.
+    `BatchFailed` when there are not as many rows as inputs, or they are not of the kind and length stated.
     """
     if (wrong := problem(rows, len(batch.entries), info.task, info.native_dimensions)) is not None:
         raise BatchFailed(f"model {batch.model!r} {wrong}")
-    return sum(not batch.entries[position][2].cancelled for position in _not_finite(rows))
+    bad: list[int] = np.flatnonzero(~finite(rows)).tolist()
+    return bad
 
 
-def scatter(batch: Batch, rows: AnyRows, seconds: float) -> None:
+def scatter(batch: Batch, rows: AnyRows, not_finite: Sequence[int], seconds: float) -> None:
     """Give each request its rows; one that is not finite is none, and named in the errors."""
-    bad = set(_not_finite(rows))
+    bad = set(not_finite)
     for work, (positions, indices) in _by_work(batch).items():
         pending: Pending = work.handle
         wrong = [index for position, index in zip(positions, indices, strict=True) if position in bad] if bad else []
@@ -150,11 +151,6 @@ def scatter(batch: Batch, rows: AnyRows, seconds: float) -> None:
         if pending.flight.joined:
             pending.tell(indices, rows, positions)
         pending.answer()
-
-
-def _not_finite(rows: AnyRows) -> list[int]:
-    found: list[int] = np.flatnonzero(~finite(rows)).tolist()
-    return found
 
 
 def lose(entries: Sequence[Entry], error: ItemError) -> None:

@@ -81,19 +81,19 @@ class Dispatcher:
         model = self._model_of(batch.model, batch.device)
         try:
             computed = await self._workers.forward(model, batch.payloads())
-            now = loop.time()
-            failed = self._delivery.check(batch, computed.results, model)
+            missing = self._delivery.check(batch, computed.results, model)
         except asyncio.CancelledError:
             self._core.fail(batch, Fault.PERMANENT, loop.time())
             raise
         except Exception as error:  # noqa: BLE001  # whatever a model raises belongs to the callers of this batch
             self._fail(batch, error)
         else:
-            seconds = now - batch.began
-            self._core.complete(batch, seconds, failed, peak_mib=computed.peak_mib, now=now)
+            seconds = max(0.0, computed.ended - batch.began)  # 0: it was done before its turn came, which tells nothing
+            failed = sum(not batch.entries[position][2].cancelled for position in missing)
+            self._core.complete(batch, seconds or None, failed, peak_mib=computed.peak_mib, now=computed.ended)
             self._dispatch()  # before all who get rows now have their turn, which takes milliseconds
-            self._delivery.scatter(batch, computed.results, seconds)
-            self._record(batch, seconds, failed, now)
+            self._delivery.scatter(batch, computed.results, missing, seconds)
+            self._record(batch, seconds, failed, computed.ended)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
         """The core says which inputs failed for good; the rest it will hand out again, unless the device is lost."""

@@ -14,12 +14,14 @@ class Computed:
 
     results: Any
     """As the model's task has them (see `rows`), in the batch's order."""
+    ended: float
+    """When they were there, on the loop's clock, which may come to it later."""
     peak_mib: float | None = None
     """MiB that it took at its peak beyond the model's own; None where that is not known."""
 
 
 class Forwards(Protocol):
-    """Where a batch is computed, away from the event loop: those of a device in the order in which they were given."""
+    """Where a batch is computed, away from the event loop. Results of a device come in the order of its batches."""
 
     async def forward(self, model: Any, batch: Sequence[Any], /) -> Computed:
         """What `model` gives for the payloads of a batch."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -9,6 +10,7 @@ from typing import Protocol, TypeVar
 from embedfleet_server.engine.errors import DeviceLost
 from embedfleet_server.engine.forwards import Computed, Launches
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Side
+from embedfleet_server.engine.rows import AnyRows
 from embedfleet_server.engine.thread_names import name_thread
 
 TOKENIZER_THREADS = 3
@@ -92,16 +94,17 @@ class ThreadWorkers:
         """`Model.forward` in the thread of its device.
 
         Where the device computes by itself, results are waited for in a second thread, so that the first lays the next
-        batch out and hands it over meanwhile.
+        batch out and hands it over meanwhile. From the first such batch on all results of the device come from there.
         """
         loop, device = asyncio.get_running_loop(), model.info.device
         try:
+            results = f"results {device}"
             if isinstance(model, Launches) and model.launches:
-                collecting = self._thread(f"results {device}")
-                return await asyncio.wrap_future(
-                    await loop.run_in_executor(self._thread(f"device {device}"), _launched, model, batch, collecting)
-                )
-            return await loop.run_in_executor(self._thread(f"device {device}"), _computed, model, batch)
+                self._thread(results)
+            made = await loop.run_in_executor(
+                self._thread(f"device {device}"), _computed, model, batch, self._single.get(results)
+            )
+            return made if isinstance(made, Computed) else await asyncio.wrap_future(made)
         except DeviceLost as error:
             self._on_lost(error)
             raise
@@ -117,15 +120,19 @@ class ThreadWorkers:
         return self._single[name]
 
 
-def _computed(model: Model, batch: Sequence[Encoded]) -> Computed:
-    rows = model.forward(batch)
-    return Computed(rows, model.peak_mib())
+def _computed(
+    model: Model, batch: Sequence[Encoded], results: ThreadPoolExecutor | None
+) -> Computed | Future[Computed]:
+    """In the thread of the device; `results` waits where the device has computed by itself before."""
+    if results is not None and isinstance(model, Launches) and model.launches:
+        rows, peak = model.launch(batch), model.peak_mib()
+        return results.submit(lambda: _ended(rows(), peak))
+    computed = _ended(model.forward(batch), model.peak_mib())
+    return computed if results is None else results.submit(lambda: computed)  # behind what was launched before
 
 
-def _launched(model: Launches, batch: Sequence[Encoded], collecting: ThreadPoolExecutor) -> Future[Computed]:
-    rows = model.launch(batch)
-    peak = model.peak_mib()
-    return collecting.submit(lambda: Computed(rows(), peak))
+def _ended(rows: AnyRows, peak_mib: float | None) -> Computed:
+    return Computed(rows, time.monotonic(), peak_mib)  # asyncio's clock
 
 
 def _threads(count: int, name: str) -> ThreadPoolExecutor:

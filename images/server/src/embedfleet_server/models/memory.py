@@ -31,7 +31,7 @@ class Peaks:
         self._pieces = max(self._pieces, tokens)
 
     def end(self) -> None:
-        """The batch is computed."""
+        """The batch is computed; or on CUDA handed over, since memory is given out then."""
         if self._device.type == "cuda":
             self.last_mib = (torch.cuda.max_memory_allocated(self._device) - self._before) / MIB
         elif self._bytes_per_token:

@@ -2,7 +2,7 @@
 
 A copy from memory that may be swapped out makes the calling thread wait, and so does one back. From pinned memory it is
 queued: whole numbers go on a stream of their own, beside what the device still computes, and only its own forward waits
-for them. Of what comes back, the thread waits for an event, at the last moment, and asleep.
+for them. What comes back is waited for by an event, at the last moment, asleep, and maybe in another thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class Transfers(Protocol):
 
 
 def transfers(device: torch.device) -> Transfers:
-    """Those of a device; one object serves one thread at a time."""
+    """Those of a device; one object serves one thread at a time, and what it fetches any other."""
     return PinnedTransfers(device) if device.type == "cuda" else PlainTransfers(device)
 
 

@@ -25,11 +25,11 @@ class ResultDelivery:
         self._collector = config.metrics_collector if config.monitoring else None
         self._is_measured = config.monitoring
 
-    def check(self, batch: Batch, results: Any, model: Any) -> int:
+    def check(self, batch: Batch, results: Any, model: Any) -> Sequence[int]:
         """All have one: the results were counted where the callable was called."""
-        return 0
+        return ()
 
-    def scatter(self, batch: Batch, results: Any, seconds: float) -> None:
+    def scatter(self, batch: Batch, results: Any, missing: Sequence[int], seconds: float) -> None:
         """Give each request its results. The batch counts as measured before any caller can look."""
         waited = batch.began - min(entry[2].arrived for entry in batch.entries)
         if self._is_measured:

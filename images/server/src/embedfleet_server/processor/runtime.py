@@ -85,7 +85,7 @@ class Runtime:
         self._started.append(started)
         self._publish()
         try:
-            return Computed(await self._workers.forward(model, batch))
+            return Computed(await self._workers.forward(model, batch), self._loop.time())
         finally:
             self._started.remove(started)
 
