@@ -27,34 +27,16 @@ from embedfleet_server.engine.errors import (
 )
 from embedfleet_server.engine.policies import AHEAD
 from embedfleet_server.engine.report import DrainReport
+from tests.unit.simulation.ceiling import Ceiling
 from tests.unit.simulation.plan import BLIP, NAN, ROW_FAULTS, ModelPlan, Request
 from tests.unit.simulation.truth import QUIET_SPELL, ItemTruth, Text, Truth, computed, identity_of, row_of, tokens_due
 
 _EXACT = 1e-9
-_SPINNING = 2000
-"""Batches that must pass after an out-of-memory before larger ones are formed again."""
+_SPINNING = 2000  # turns of the loop at one instant: hundreds are seen, and no end of them in a loop that spins
 
 
 class Broken(AssertionError):
     """An invariant does not hold."""
-
-
-@dataclass(slots=True)
-class Ceiling:
-    """A bound that may be lowered while more than it is there: what is there may then only shrink towards it."""
-
-    allowed: float = math.inf
-
-    def passed(self, value: float, bound: float | None) -> bool:
-        """Whether `value` is over what is allowed under `bound`."""
-        if value > self.allowed:
-            return True
-        self.lower(value, bound)
-        return False
-
-    def lower(self, value: float, bound: float | None) -> None:
-        """A new bound, at a moment at which `value` is there."""
-        self.allowed = max(math.inf if bound is None else bound, value)
 
 
 @dataclass(slots=True)
