@@ -32,7 +32,7 @@ from tests.unit.simulation.plan import BLIP, NAN, ROW_FAULTS, ModelPlan, Request
 from tests.unit.simulation.truth import QUIET_SPELL, ItemTruth, Text, Truth, computed, identity_of, row_of, tokens_due
 
 _EXACT = 1e-9
-_SPINNING = 2000  # turns of the loop at one instant: hundreds are seen, and no end of them in a loop that spins
+_SPINNING = 2000  # turns of the loop at one instant; no world takes so many
 
 
 class Broken(AssertionError):
