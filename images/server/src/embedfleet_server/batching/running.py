@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from embedfleet_server.batching.types import Batch
 
 _UNSURE = 0.05
-"""Of the seconds a batch is expected to take, what it may well end earlier; most do within that."""
+"""Of the seconds a batch is expected to take, how much earlier it may well end; chosen, not measured."""
 
 
 @dataclass(slots=True)
