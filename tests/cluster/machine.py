@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "containerd": ("containerd", "ctr"),
     "runc": ("runc",),
-    "containernetworking-plugins": ("bridge",),
+    "containernetworking-plugins": ("host-local", "portmap"),  # its `bridge` is iproute2's name for a program too
     "iptables": ("iptables",),
     "iproute2": ("ip",),
     "util-linux": ("unshare",),

@@ -36,11 +36,17 @@ def test_another_user_learns_of_root_alone() -> None:
     assert hardware == []
 
 
-@pytest.mark.parametrize(("absent", "package"), [("ctr", "containerd"), ("bridge", "containernetworking-plugins")])
+@pytest.mark.parametrize(("absent", "package"), [("ctr", "containerd"), ("host-local", "containernetworking-plugins")])
 def test_the_package_of_a_missing_program(absent: str, package: str) -> None:
     """A package is missing as soon as one of its programs is."""
     assert missing_packages(lambda program: program != absent) == [package]
     assert missing_packages(lambda _: False) == list(PACKAGES)
+
+
+def test_another_package_s_program_is_not_taken_for_the_plugin() -> None:
+    """iproute2 has a program `bridge`, as the network plugins have: where it was found, these were not installed."""
+    there = {"containerd", "ctr", "runc", "iptables", "ip", "bridge", "unshare", "mount"}
+    assert missing_packages(lambda program: program in there) == ["containernetworking-plugins"]
 
 
 @pytest.mark.parametrize(("there", "asked"), [("containerd", "runc iptables"), ("containerd runc iptables", "")])

@@ -17,6 +17,7 @@ from embedfleet_server.models.invariance import ALONE, LENGTHS, Form, cheapest, 
 from embedfleet_server.models.linear import PackedLinear
 from embedfleet_server.models.scores import attended, each_by_itself
 from embedfleet_server.models.segments import apart, rounded
+from tests.support.processors import needs_packed_bfloat16
 
 pytestmark = pytest.mark.requirement("S2")
 
@@ -109,6 +110,7 @@ def test_texts_that_stand_apart_are_attended_to_one_by_one(monkeypatch: pytest.M
     assert not made[20:].any()
 
 
+@needs_packed_bfloat16
 def test_the_trial_sees_another_order_of_summing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums that begin at their other end from 64 rows on, in bfloat16, where the rounding of the result hides it."""
     layer = PackedLinear(nn.Linear(64, 32, dtype=torch.bfloat16))

@@ -12,6 +12,7 @@ from embedfleet_server.models import layers, linear
 from embedfleet_server.models.attention import Sees
 from embedfleet_server.models.layers import FusedLayer, fuse
 from embedfleet_server.models.segments import row
+from tests.support.processors import needs_packed_bfloat16
 from tests.support.tiny_models import SIZES, seeded
 
 pytestmark = pytest.mark.requirement("S2")
@@ -34,7 +35,9 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-4), pytest.param(torch.bfloat16, 0.1, marks=needs_packed_bfloat16)]
+)
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "gelu_new", "relu"])
 def test_a_fused_layer_gives_the_same_numbers(
     packed: Model, activation: str, dtype: torch.dtype, tolerance: float

@@ -6,6 +6,7 @@ from torch import nn
 
 from embedfleet_server.models import linear
 from embedfleet_server.models.linear import PackedLinear, pack
+from tests.support.processors import needs_packed_bfloat16
 
 
 @pytest.mark.requirement("S2")
@@ -20,6 +21,7 @@ def test_a_packed_layer_gives_the_same_numbers(bias: bool) -> None:
             torch.testing.assert_close(PackedLinear(plain)(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
+@needs_packed_bfloat16
 @pytest.mark.requirement("S2")
 def test_a_packed_layer_in_bfloat16_gives_the_same_numbers() -> None:
     """To one step of bfloat16's 8 bits; the weight stays in bfloat16."""
@@ -33,6 +35,7 @@ def test_a_packed_layer_in_bfloat16_gives_the_same_numbers() -> None:
     assert packed.weight.dtype == torch.bfloat16
 
 
+@needs_packed_bfloat16
 def test_bfloat16_layers_are_packed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As float32's are."""
     monkeypatch.setattr(linear, "_is_worth_it", lambda _: True)

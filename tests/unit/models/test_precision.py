@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from embedfleet_server.models.precision import Hardware, Times, apart, candidates, exact, half, slow
+from embedfleet_server.models.precision import Hardware, Times, apart, candidates, exact, half, named, slow
 
 pytestmark = pytest.mark.requirement("S5")
 EXACT = Times(one=0.010, batch=0.100)
@@ -79,3 +79,23 @@ def test_a_choice_says_why() -> None:
     assert "no room" in half("bfloat16", None).reason
     assert exact({}).reason == "the device multiplies in no smaller precision"
     assert exact({"bfloat16": "too slow", "float16": "too far"}).reason == "too slow; too far"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "precision", "warned"),
+    [
+        (Hardware(flags=frozenset({"avx2"})), "bfloat16", True),
+        (Hardware(flags=frozenset({"avx512_bf16"})), "bfloat16", False),
+        (Hardware(flags=frozenset({"avx512_bf16"})), "float16", True),
+        (Hardware(capability=(7, 5)), "bfloat16", True),
+        (Hardware(capability=(9, 0)), "float16", False),
+        (Hardware(flags=frozenset({"avx2"})), "float32", False),
+    ],
+)
+def test_a_named_precision_that_the_device_is_slow_in_is_kept_and_told(
+    hardware: Hardware, precision: str, warned: bool
+) -> None:
+    """As the manifest asked; the reason says what to expect."""
+    choice = named(precision, 0.9999, hardware)
+    assert choice.precision == precision
+    assert ("expect Float32 to be faster" in choice.reason) is warned

@@ -12,6 +12,7 @@ from embedfleet_server.models import linear, relative
 from embedfleet_server.models.layers import FusedLayer, fuse
 from embedfleet_server.models.relative import Bias, Biased, Rows
 from embedfleet_server.models.segments import Row, positions, row
+from tests.support.processors import needs_packed_bfloat16
 from tests.support.tiny_models import SIZES, seeded
 
 pytestmark = pytest.mark.requirement("S2")
@@ -64,7 +65,11 @@ def test_texts_of_a_block_are_told_apart() -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize(
     ("dtype", "is_packed", "least"),
-    [(torch.float32, False, 0.99999), (torch.float32, True, 0.99999), (torch.bfloat16, True, 0.99)],
+    [
+        (torch.float32, False, 0.99999),
+        (torch.float32, True, 0.99999),
+        pytest.param(torch.bfloat16, True, 0.99, marks=needs_packed_bfloat16),
+    ],
 )
 def test_each_text_is_computed_as_if_alone(
     mpnet: Any, dtype: torch.dtype, is_packed: bool, least: float, monkeypatch: pytest.MonkeyPatch

@@ -66,7 +66,7 @@ def named(build: Build, asked: str, around: Around) -> Model:
         cosine = _cosine(model, expected)
         if (why := decide.apart(asked, cosine)) is not None:
             raise _failed(model, f"{why}; set dtype to Auto or Float32")
-    return _said(model, decide.named(asked, cosine))
+    return _said(model, decide.named(asked, cosine, around.hardware))
 
 
 def automatic(build: Build, around: Around) -> Model:

@@ -88,10 +88,14 @@ def ruled(precision: str, cosine: float | None) -> Choice:
     return Choice(precision, f"the processor multiplies in it, and deterministic is set; {compared(cosine)}")
 
 
-def named(precision: str, cosine: float | None) -> Choice:
-    """The choice that the manifest makes."""
+def named(precision: str, cosine: float | None, hardware: Hardware) -> Choice:
+    """The choice that the manifest makes; says so where it is one that the device is slow in."""
     said = "named by dtype"
-    return Choice(precision, said if precision == FLOAT32 else f"{said}; {compared(cosine)}")
+    if precision == FLOAT32:
+        return Choice(precision, said)
+    if precision not in candidates(hardware):
+        said = f"{said}, though this device does not multiply in it: expect Float32 to be faster"
+    return Choice(precision, f"{said}; {compared(cosine)}")
 
 
 def compared(cosine: float | None) -> str:
