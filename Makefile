@@ -8,6 +8,8 @@ NODES ?= 1
 HOLLOW ?= 0
 IMAGE ?= embedfleet-server:latest
 bin := .venv/bin
+# On all cores, for tests that share nothing but them; torch's own threads would fight for the same cores.
+parallel := OMP_NUM_THREADS=1 $(bin)/pytest --numprocesses=auto --dist=worksteal
 
 .PHONY: help setup demo serve check test e2e soak bench bench-full mutants cluster cluster-down e2e-kind images generate requirements lock clean
 
@@ -33,7 +35,9 @@ check: setup ## Format, lint, types, import contracts, generated files
 
 test: check ## check, and every test this machine can run
 	@$(bin)/python -m tests.cluster prepare
-	$(bin)/pytest --ignore-glob='tests/e2e/test_*.py'
+	$(parallel) tests/unit
+	$(parallel) tests/integration/parity
+	$(bin)/pytest --ignore=tests/unit --ignore=tests/integration/parity --ignore-glob='tests/e2e/test_*.py'
 	$(bin)/pytest tests/e2e/test_*.py # on a cluster of two nodes, which runs beside no other test
 
 e2e: setup ## The product whole, on a real cluster of two nodes (or EMBEDFLEET_E2E_KUBECONFIG): helm, pods, rollouts under load

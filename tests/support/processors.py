@@ -19,3 +19,5 @@ def _packs_bfloat16() -> bool:
 needs_packed_bfloat16 = pytest.mark.skipif(
     not _packs_bfloat16(), reason="hardware: oneDNN packs no bfloat16 for this processor"
 )
+PACKED_DTYPES = ("Float32", pytest.param("BFloat16", marks=needs_packed_bfloat16))
+"""Each `dtype` whose layers are packed where the processor is one for it."""

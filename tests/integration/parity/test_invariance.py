@@ -156,6 +156,9 @@ def test_rows_of_lengths_that_are_not_alike_are_found_out(
         return plain(layer, rows) if len(rows) < 512 else plain(layer, rows) + 1e-6
 
     monkeypatch.setattr(invariance, "_WAYS", {**invariance._WAYS, "plain": other})
+    monkeypatch.setattr(
+        linear, "_is_worth_it", lambda _: True
+    )  # on processors that MKL knows a clock may say otherwise
     asked = Asked(load_any(mini_lm, store=tmp_path), list(TEXTS))
     form: Form = asked.model._forward.form()
     assert form.kind == "rows"

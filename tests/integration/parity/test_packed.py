@@ -15,6 +15,7 @@ from embedfleet_server.models import attention, linear, packing, relative
 from embedfleet_server.models.dense import DenseModel
 from embedfleet_server.models.layers import FusedLayer
 from tests.support.loading import load
+from tests.support.processors import PACKED_DTYPES
 from tests.support.texts import mixed_texts
 from tests.support.tiny_models import TINY
 
@@ -120,7 +121,7 @@ def products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("products")
-@pytest.mark.parametrize("dtype", LEAST)
+@pytest.mark.parametrize("dtype", PACKED_DTYPES)
 @pytest.mark.parametrize("name", TINY)
 def test_fused_layers_give_the_same(
     directories: Directories, padded: Callable[..., DenseModel], name: str, dtype: str

@@ -14,6 +14,7 @@ from embedfleet_server.engine.protocols import Item, Model, Pair
 from embedfleet_server.engine.scoring import scores
 from embedfleet_server.models import heads, linear, packed
 from tests.support.loading import load_any
+from tests.support.processors import PACKED_DTYPES
 from tests.support.texts import mixed_texts
 from tests.support.tiny_tasks import FAMILIES, RERANK, make_reranker
 
@@ -74,7 +75,7 @@ def test_in_bfloat16(directories: Callable[[str], Path], name: str, layout: str)
     assert np.corrcoef(made, wanted)[0, 1] >= 0.999
 
 
-@pytest.mark.parametrize("dtype", ["Float32", "BFloat16"])
+@pytest.mark.parametrize("dtype", PACKED_DTYPES)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_fused_layers_give_the_same(
     directories: Callable[[str], Path], name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
