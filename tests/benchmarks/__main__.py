@@ -68,7 +68,6 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "operator": lambda bench: operator.measure(bench.say),
     "proxy": lambda bench: proxy.measure(bench.say, bench.repetitions),
 }
-_RATES = {"blas": "float32 by torch's BLAS", "float32": "float32 by oneDNN", "bfloat16": "bfloat16 by oneDNN"}
 _QUIET = 0.5  # of the cores busy with something else, and a run is worth little
 _REPORT = "docs/benchmarks.md"
 _METHOD = "\n## How it is measured\n"
@@ -134,7 +133,9 @@ def _hardware(bench: Bench) -> Section:
     section = Section("The machine and the load", ("what", "value"), list(hardware.describe().items()))
     work = bench.bare.ask("work", texts=bench.texts)
     operations, lengths = work["operations"] / len(bench.texts), sorted(work["lengths"])
-    for kind, name in _RATES.items():
+    for kind, name in hardware.RATES.items():
+        if kind not in rates:
+            continue
         ceiling = f"{rates[kind]:.2f} TFLOP/s, so at most {rates[kind] * 1e12 / operations:,.0f} texts/s"
         section.rows.append((f"matrix products, {name}, {rates['threads']} threads", ceiling))
     tokens = f"{sum(lengths) / len(lengths):.1f} tokens, p50 {lengths[len(lengths) // 2]}, longest {lengths[-1]}"

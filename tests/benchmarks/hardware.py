@@ -23,6 +23,8 @@ FLAGS = {
     "amx_int8": "amx_int8",
 }
 """Flags of /proc/cpuinfo that change how fast a model runs, and what to call them."""
+RATES = {"blas": "float32 by torch's BLAS", "float32": "float32 by oneDNN", "bfloat16": "bfloat16 by oneDNN"}
+"""What `gemm` measures, in words; the last where the processor multiplies it."""
 _SHAPES = ((2048, 384, 1536), (2048, 2048, 2048))  # the model's own feed-forward on 2048 tokens, and an easy square
 _REPEAT = 12
 DISTRIBUTIONS = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "aiohttp")
@@ -43,18 +45,22 @@ def describe() -> dict[str, str]:
 
 
 def gemm() -> dict[str, Any]:
-    """The best rates of matrix products in TFLOP/s: float32 by torch's BLAS, float32 and bfloat16 by oneDNN.
+    """The best rates of matrix products in TFLOP/s, by the names of `RATES`, and the number of threads.
 
-    Torch's BLAS is MKL, which knows only Intel's processors well; oneDNN's rate shows what a processor really can do.
+    Torch's BLAS is MKL, which knows few of others' processors well; the faster of both shows what one really can do.
     """
     import torch
 
-    return {
-        "threads": torch.get_num_threads(),
-        "blas": max(_rate(torch.float32, *shape, onednn=False) for shape in _SHAPES),
-        "float32": max(_rate(torch.float32, *shape, onednn=True) for shape in _SHAPES),
-        "bfloat16": max(_rate(torch.bfloat16, *shape, onednn=True) for shape in _SHAPES),
-    }
+    kinds = {"blas": (torch.float32, False), "float32": (torch.float32, True)}
+    if multiplies_bfloat16():
+        kinds["bfloat16"] = (torch.bfloat16, True)
+    rates = {kind: max(_rate(dtype, *shape, onednn=by) for shape in _SHAPES) for kind, (dtype, by) in kinds.items()}
+    return {"threads": torch.get_num_threads(), **rates}
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it; without them a product takes some twenty times that in float32."""
+    return bool(_processor()[1] & {"amx_bf16", "avx512_bf16"})
 
 
 def _rate(dtype: Any, rows: int, inner: int, columns: int, *, onednn: bool) -> float:

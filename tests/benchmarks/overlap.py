@@ -16,7 +16,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tests.benchmarks import loads
+from tests.benchmarks import hardware, loads
 from tests.benchmarks.child import Child
 from tests.benchmarks.report import Goal, Section, show
 from tests.benchmarks.traced import ANSWER, FORWARD, PARSE, SPANS, TOKENIZE, Span
@@ -24,7 +24,7 @@ from tests.support.process import process
 from tools.weights import DEFAULT_STORE, REPOSITORY, fill
 
 _PATTERNS = (loads.Pattern(256, 1), loads.Pattern(8, 32), loads.Pattern(4, 64))
-_MODEL, _PRECISIONS = "semantic", ("Float32", "BFloat16")
+_MODEL = "semantic"
 _IDLE = 0.05
 _EDGE = 0.1  # of the load, at its beginning and its end: there clients come and go
 _SHOWN = 1.5  # seconds in the picture
@@ -38,7 +38,7 @@ def measure(texts: Sequence[str]) -> tuple[Section, list[Span]]:
     columns = ("precision", "load", "no module computes", "no forward runs", "busy: stage, of the time")
     section = Section(f"Overlap: {len(texts)} mixed texts at saturation", columns)
     idle, spans = [], list[Span]()
-    for dtype in _PRECISIONS:
+    for dtype in ("Float32", "BFloat16") if hardware.multiplies_bfloat16() else ("Float32",):
         for pattern, window, made in _loaded(texts, dtype):
             spans = [span for span in made if span[2] < window[1] and span[3] > window[0]]
             found, row = _row(spans, window)
