@@ -68,14 +68,14 @@ def measure(bench: Bench) -> Section:
         f"Bare forward, {os.cpu_count()} cores",
         ("mix", "subject", "texts/s (range)", "share of the rate of products", "x encode", "embedfleet x it"),
     )
-    with Child("tests.benchmarks.hardware", more=_asleep()) as child:
+    with Child("tests.benchmarks.hardware", more=_waiting()) as child:
         rates = child.ask("gemm")
     mixes = _mixes(bench.texts)
     peers = forward_peers.tuned(bench, mixes, section.notes.append)
     section.rows += _products(rates)
     with (
         Child("tests.benchmarks.loaded", str(bench.model)) as ours,
-        Child("tests.benchmarks.bare", str(bench.model), more=_asleep()) as bare,
+        Child("tests.benchmarks.bare", str(bench.model), more=_waiting()) as bare,
     ):
         subjects = [*_own(ours, mixes, section), _encode(bare, mixes), *map(_peer, peers)]
         for mix, texts in mixes.items():
@@ -125,8 +125,8 @@ def _forward(ours: Child, mixes: Mapping[str, list[str]], dtype: str, padded: bo
     return float(ours.ask("forward", dtype=dtype, padded=padded, texts=mixes[mix])["seconds"])
 
 
-def _asleep() -> dict[str, str]:
-    """That waiting threads sleep, as ours do: beside other work those that spin fall to a tenth, which flatters us."""
+def _waiting() -> dict[str, str]:
+    """That waiting threads soon sleep, as ours do: beside other work those that spin on fall to a tenth."""
     return environment.threads(os.environ, environment.cores(), environment.quota())
 
 

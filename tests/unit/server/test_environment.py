@@ -10,9 +10,30 @@ from embedfleet_server import environment
 pytestmark = pytest.mark.requirement("N1")
 
 
-def test_threads_that_wait_sleep() -> None:
+SOON_ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+
+
+def test_threads_that_wait_soon_sleep() -> None:
     """Without a word of the user's; the number of threads is left to torch."""
-    assert environment.threads({}, cores=8, quota=math.inf) == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment.threads({}, cores=8, quota=math.inf) == SOON_ASLEEP
+
+
+@pytest.mark.parametrize(
+    ("given", "quota", "expected"),
+    [
+        ({}, 2.0, {"OMP_NUM_THREADS": "2", **SOON_ASLEEP}),
+        ({}, 1.5, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}),
+        ({}, 7.5, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ({"OMP_NUM_THREADS": "2"}, 2.0, SOON_ASLEEP),
+        ({"MKL_NUM_THREADS": "3"}, 2.0, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ({"OMP_NUM_THREADS": "2,1"}, 7.0, {"OMP_WAIT_POLICY": "PASSIVE"}),
+    ],
+)
+def test_threads_that_share_a_quota_sleep_at_once(
+    given: dict[str, str], quota: float, expected: dict[str, str]
+) -> None:
+    """Where the quota has less than a core for each thread, what one spins away is missing to the others."""
+    assert environment.threads(given, cores=8, quota=quota) == expected
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"])

@@ -1,8 +1,9 @@
 """Variables that torch's libraries read as they are imported; what the user's environment says wins.
 
-OpenMP: how many threads, and that those which wait sleep. Torch computes on a CPU with OpenMP's threads. At each end of
-a parallel part they wait for each other, and by default they spin while they wait: where another process has one of the
-cores, the others burn theirs until it is back. Asleep they leave it to whoever has work.
+OpenMP: how many threads, and that those which wait soon sleep. Torch computes on a CPU with OpenMP's threads. At each
+end of a parallel part they wait for each other, and by default they spin for milliseconds while they wait: where
+another process has one of the cores, the others burn theirs until it is back. Asleep they leave it to whoever has work,
+but to be woken takes longer than many a part does: so they spin for a moment, and sleep then.
 
 oneDNN: how many of the kernels that it makes for each shape are kept.
 
@@ -15,8 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _POLICY = "OMP_WAIT_POLICY"
-_SPINNING = (_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+_SPINS = "GOMP_SPINCOUNT"
+_SPINNING = (_POLICY, _SPINS, "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Variables that say how threads wait, of OpenMP and of its two implementations; with any the user has decided."""
+_MOMENT = 10_000
+"""Looks of a waiting thread before it sleeps, in GNU's OpenMP; decision 0013 has what 0 to 30,000 cost and gain."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 KERNELS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 """Of torch's bridge to oneDNN, and of oneDNN itself: each keeps 1,024 unless it is told otherwise."""
@@ -44,10 +48,20 @@ def compiling(environ: Mapping[str, str]) -> dict[str, str]:
 
 def threads(environ: Mapping[str, str], cores: int, quota: float) -> dict[str, str]:
     """Those of OpenMP. Threads beyond the quota would use it up together, and all stand still until it is anew."""
-    told = {} if any(name in environ for name in _SPINNING) else {_POLICY: "PASSIVE"}
+    told: dict[str, str] = {}
     if quota <= cores - 1 and not any(name in environ for name in _THREADS):
         told[_THREADS[0]] = str(math.ceil(quota))
+    if not any(name in environ for name in _SPINNING):
+        told[_POLICY] = "PASSIVE"
+        if quota >= _count({**environ, **told}, cores):  # else what is spun away is missing to the others
+            told[_SPINS] = str(_MOMENT)
     return told
+
+
+def _count(environ: Mapping[str, str], cores: int) -> int:
+    """How many threads torch will compute with."""
+    said = next((environ[name] for name in _THREADS if name in environ), "")
+    return int(said) if said.isdecimal() else cores
 
 
 def quota(files: tuple[tuple[Path, ...], ...] = (_V2, _V1)) -> float:
