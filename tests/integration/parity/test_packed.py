@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import AttentionInterface
 
 from embedfleet_server.engine.protocols import Encoded, Item
-from embedfleet_server.models import attention, linear, packing, relative
+from embedfleet_server.models import attention, layers, linear, packing, relative
 from embedfleet_server.models.dense import DenseModel
 from embedfleet_server.models.layers import FusedLayer
 from tests.support.loading import load
@@ -98,7 +98,7 @@ def test_a_model_that_attends_in_its_own_way_is_left_as_it_was(
         made, _ = attention.attend(*given, **more)
         return made.flip(1), None
 
-    monkeypatch.setattr(linear, "_is_worth_it", lambda _: False)  # the layers are the model's own then
+    monkeypatch.setattr(layers, "fuse", lambda model: None)  # the layers are the model's own then
     monkeypatch.setitem(AttentionInterface._global_mapping, attention.NAME, wrong)
     model = load(directories("bert-mean"))
     assert model.info.layout == "padded"
@@ -118,6 +118,23 @@ def fused(model: DenseModel) -> int:
 def products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linear layers are packed, whatever is faster on this machine."""
     monkeypatch.setattr(linear, "_is_worth_it", lambda _: True)
+
+
+@pytest.mark.parametrize("dtype", LEAST)
+@pytest.mark.parametrize("name", TINY)
+def test_fused_layers_of_torch_s_own_products_give_the_same(
+    directories: Directories,
+    padded: Callable[..., DenseModel],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    dtype: str,
+) -> None:
+    """Where those are the faster ones, the same layers are replaced, and what each architecture gives is the same."""
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: False)
+    model, other = load(directories(name), dtype=dtype), padded(directories(name))
+    assert fused(model) == (2 if name.startswith(FUSED) else 0)
+    encoded = model.encode(TEXTS, "")
+    assert closeness(model.forward(encoded), other.forward(encoded)) >= LEAST[dtype]
 
 
 @pytest.mark.usefixtures("products")
@@ -199,7 +216,7 @@ def test_an_attention_that_is_not_ours_to_compute_is_named(
     def capped(*given: Any, **more: Any) -> tuple[torch.Tensor, None]:
         return attention.attend(*given, **more, softcap=50.0)
 
-    monkeypatch.setattr(linear, "_is_worth_it", lambda _: False)  # the layers are the model's own then
+    monkeypatch.setattr(layers, "fuse", lambda model: None)  # the layers are the model's own then
     monkeypatch.setitem(AttentionInterface._global_mapping, attention.NAME, capped)
     model = load(directories("bert-mean"))
     assert model.info.layout_reason == "BertModel cannot be packed: its attention takes softcap"

@@ -10,14 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import BertConfig, BertModel
 
 from embedfleet_server.models import invariance, scores
 from embedfleet_server.models.attention import Sees, within
 from embedfleet_server.models.invariance import ALONE, LENGTHS, Form, cheapest, form_of
+from embedfleet_server.models.layers import fuse
 from embedfleet_server.models.linear import PackedLinear
 from embedfleet_server.models.scores import attended, each_by_itself
 from embedfleet_server.models.segments import apart, rounded
 from tests.support.processors import needs_packed_bfloat16
+from tests.support.tiny_models import SIZES, seeded
 
 pytestmark = pytest.mark.requirement("S2")
 
@@ -148,4 +151,13 @@ def test_parts_that_are_not_known_are_computed_alone() -> None:
     """And none is tried."""
     assert form_of(nn.Sequential(nn.Linear(4, 4), nn.GELU())) == Form(
         "alone", f"{ALONE.reason}: its layers are not of a known kind"
+    )
+
+
+def test_torch_s_own_products_are_computed_alone() -> None:
+    """Fused or not: which kernel is taken, and so in which order it sums, is BLAS's choice for each number of rows."""
+    model = seeded(BertModel, BertConfig(vocab_size=50, **SIZES))
+    assert fuse(model) is not None
+    assert form_of(model) == Form(
+        "alone", f"{ALONE.reason}: its products are torch's own, which depend on the number of rows"
     )

@@ -64,15 +64,16 @@ def test_texts_of_a_block_are_told_apart() -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    ("dtype", "is_packed", "least"),
+    ("dtype", "is_packed", "is_fused", "least"),
     [
-        (torch.float32, False, 0.99999),
-        (torch.float32, True, 0.99999),
-        pytest.param(torch.bfloat16, True, 0.99, marks=needs_packed_bfloat16),
+        (torch.float32, False, False, 0.99999),
+        (torch.float32, False, True, 0.99999),
+        (torch.float32, True, True, 0.99999),
+        pytest.param(torch.bfloat16, True, True, 0.99, marks=needs_packed_bfloat16),
     ],
 )
 def test_each_text_is_computed_as_if_alone(
-    mpnet: Any, dtype: torch.dtype, is_packed: bool, least: float, monkeypatch: pytest.MonkeyPatch
+    mpnet: Any, dtype: torch.dtype, is_packed: bool, is_fused: bool, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Texts that share blocks and one that has its own, with layers of its own and with fused ones."""
     monkeypatch.setattr(linear, "_is_worth_it", lambda _: is_packed)
@@ -80,8 +81,8 @@ def test_each_text_is_computed_as_if_alone(
     expected = [mpnet(torch.from_numpy(text)[None]).last_hidden_state[0] for text in texts]
     linear.pack(mpnet.to(dtype))
     form = Rows(mpnet)
-    assert (fuse(form) is not None) is is_packed
-    assert all(isinstance(layer, FusedLayer) is is_packed for layer in form.layers)
+    assert not is_fused or fuse(form) is not None
+    assert all(isinstance(layer, FusedLayer) is is_fused for layer in form.layers)
     made = in_row(form, texts)
     for own, wanted in zip(made, expected, strict=True):
         assert float(torch.cosine_similarity(own.double(), wanted.double()).min()) >= least

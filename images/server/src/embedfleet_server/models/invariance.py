@@ -21,7 +21,7 @@ from torch import nn
 
 from embedfleet_server.models import layout, segments
 from embedfleet_server.models.layers import FusedLayer
-from embedfleet_server.models.linear import PackedLinear
+from embedfleet_server.models.linear import PackedLinear, PlainLinear
 
 LENGTHS = tuple(sorted({segments.rounded(tokens) for tokens in range(1, layout.PACKED + 1)}))
 """Lengths of rows that are tried: all that pieces of several texts have."""
@@ -67,6 +67,8 @@ def unknown(transformer: nn.Module) -> str | None:
     """Which part may give a row other bits in other company; None where all are known not to."""
     if not any(isinstance(part, FusedLayer) for part in transformer.modules()):
         return "its layers are not of a known kind"
+    if any(isinstance(layer, PlainLinear) for layer, _ in _products(transformer)):
+        return "its products are torch's own, which depend on the number of rows"
     strange = next((type(part).__name__ for part in _leaves(transformer) if not isinstance(part, _PLAIN)), None)
     return None if strange is None else f"it has a {strange}, which may not compute each row by itself"
 
@@ -111,12 +113,16 @@ def _taken(lengths: list[int], tokens: int) -> int:
 def tried(transformer: nn.Module) -> list[dict[int, bytes]]:
     """For each kind of product in a model: its bits by the length of the row, see `cheapest`."""
     kinds: dict[tuple[object, ...], tuple[PackedLinear, str]] = {}
-    for part in _leaves(transformer):
-        own = part.products() if isinstance(part, FusedLayer) else [(part, "plain")]
-        for layer, way in own:
-            if isinstance(layer, PackedLinear):
-                kinds[layer.in_features, layer.out_features, layer.weight.dtype, layer.bias is None, way] = (layer, way)
+    for layer, way in _products(transformer):
+        if isinstance(layer, PackedLinear):
+            kinds[layer.in_features, layer.out_features, layer.weight.dtype, layer.bias is None, way] = (layer, way)
     return [_bits(*kind) for kind in kinds.values()]
+
+
+def _products(transformer: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """The products of its layers, and parts beside them that may be some, each with its way."""
+    for part in _leaves(transformer):
+        yield from part.products() if isinstance(part, FusedLayer) else [(part, "plain")]
 
 
 def _bits(layer: PackedLinear, way: str) -> dict[int, bytes]:

@@ -2,8 +2,9 @@
 
 Such a layer attends, projects, adds what it was given and normalises; then it widens, activates, narrows, adds and
 normalises again. Query, key and value become one product; oneDNN applies bias, activation and residual while the
-numbers of a product are in the cache. Layers are known by their parts, activations by what they compute; whether the
-whole gives the same is for the trial in `packing` to say.
+numbers of a product are in the cache. Where torch's own products are the faster ones (see `linear`) these are computed
+in place behind them. Layers are known by their parts, activations by what they compute; whether the whole gives the
+same is for the trial in `packing` to say.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn.functional import gelu, relu
 
 from embedfleet_server.models.attention import Sees, within
-from embedfleet_server.models.linear import MISSING, PackedLinear, joined
+from embedfleet_server.models.linear import MISSING, PackedLinear, Product, joined, product
 from embedfleet_server.models.segments import Row
 
 
@@ -86,8 +87,9 @@ class FusedLayer(nn.Module):
         super().__init__()
         self._heads, self._activation = heads, activation
         self._attended = joined([parts[name] for name in ("query", "key", "value")])
-        self._projection, self._first_norm = parts["projection"], parts["first_norm"]
-        self._widening, self._narrowing, self._last_norm = parts["widening"], parts["narrowing"], parts["last_norm"]
+        self._projection, self._first_norm = product(parts["projection"]), parts["first_norm"]
+        self._widening, self._narrowing = product(parts["widening"]), product(parts["narrowing"])
+        self._last_norm = parts["last_norm"]
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: Sees, *_: Any, segments: Row, **__: Any
@@ -101,7 +103,7 @@ class FusedLayer(nn.Module):
         made: torch.Tensor = self._last_norm(self._narrowing.added(wide, x))
         return made.unsqueeze(0)
 
-    def products(self) -> list[tuple[PackedLinear, str]]:
+    def products(self) -> list[tuple[Product, str]]:
         """Its products, each with what is computed within it: "plain", "added" or "activated"."""
         return [
             (self._attended, "plain"),
@@ -125,7 +127,7 @@ class Replaced:
 
 
 def fuse(model: Any) -> Replaced | None:
-    """Replace the layers of a model whose products are packed; None where they are not all of one known kind."""
+    """Replace a model's layers; None where they are not all of one known kind."""
     heads = getattr(model.config, "num_attention_heads", None)
     for layers in model.modules():
         if isinstance(heads, int) and isinstance(layers, nn.ModuleList):
@@ -138,7 +140,7 @@ def fuse(model: Any) -> Replaced | None:
 
 
 def _fused(layer: nn.Module, heads: int) -> FusedLayer | None:
-    """The layer in its new form; None where it is of no known kind, or its products are not packed."""
+    """The layer in its new form; None where it is of no known kind, or not on a CPU."""
     for names in _KINDS:
         with suppress(*MISSING):  # the part, or the operators
             parts = {part: layer.get_submodule(path) for part, path in asdict(names).items()}
@@ -151,13 +153,19 @@ def _fused(layer: nn.Module, heads: int) -> FusedLayer | None:
 def _are_all(parts: Mapping[str, nn.Module], layer: nn.Module) -> bool:
     """Whether each part is of its kind, and the layer has no others that do something."""
     others = [module for module in layer.modules() if not any(module.children()) and not isinstance(module, nn.Dropout)]
-    return set(others) <= set(parts.values()) and all(_is_right(name, part) for name, part in parts.items())
+    products = {type(part) for name, part in parts.items() if not name.endswith("_norm") and name != "activation"}
+    right = len(products) == 1 and all(_is_right(name, part) for name, part in parts.items())
+    return right and set(others) <= set(parts.values())
 
 
 def _is_right(name: str, part: nn.Module) -> bool:
     if name.endswith("_norm"):
         return type(part) is nn.LayerNorm
-    return name == "activation" or (isinstance(part, PackedLinear) and part.bias is not None)
+    if name == "activation":
+        return True
+    if type(part) not in (PackedLinear, nn.Linear) or getattr(part, "bias", None) is None:
+        return False
+    return torch.as_tensor(part.weight).device.type == "cpu"
 
 
 def _known(activation: nn.Module) -> tuple[str, str] | None:

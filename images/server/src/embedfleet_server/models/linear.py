@@ -50,13 +50,51 @@ class PackedLinear(nn.Module):
         return made
 
 
-def joined(layers: Sequence[PackedLinear]) -> PackedLinear:
-    """Layers with biases, over the same input, as one: its outputs are theirs, one behind the other."""
-    weight = torch.cat([layer.weight.to_dense() for layer in layers])
-    bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
-    whole = nn.Linear(layers[0].in_features, len(weight), device="meta")
-    whole.weight, whole.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
-    return PackedLinear(whole)
+class PlainLinear(nn.Module):
+    """The same by torch's own, and what follows it in place, without an array of its own; inference only."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape (..., in_features) to (..., out_features)."""
+        return nn.functional.linear(x, self.linear.weight, self.linear.bias)
+
+    def activated(self, x: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
+        """As `PackedLinear` has it."""
+        made: torch.Tensor = self(x)
+        if activation == "relu":
+            return made.relu_()
+        if activation == "gelu":
+            torch.ops.aten.gelu_(made, approximate=algorithm)
+        return made
+
+    def added(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """The same with `other`, of the result's shape, added to it."""
+        made: torch.Tensor = self(x)
+        return made.add_(other)
+
+
+Product = PackedLinear | PlainLinear
+
+
+def product(layer: nn.Module) -> Product:
+    """A linear layer, packed or not, with what can be computed within it."""
+    if isinstance(layer, PackedLinear):
+        return layer
+    assert isinstance(layer, nn.Linear)
+    return PlainLinear(layer)
+
+
+def joined(layers: Sequence[nn.Module]) -> Product:
+    """Layers of one kind with biases, over the same input, as one: its outputs are theirs, one behind the other."""
+    packed = all(isinstance(layer, PackedLinear) for layer in layers)
+    weights, biases = ([getattr(layer, name).detach() for layer in layers] for name in ("weight", "bias"))
+    whole = nn.Linear(weights[0].shape[1], sum(map(len, weights)), device="meta")
+    dense = [weight.to_dense() for weight in weights] if packed else weights
+    whole.weight, whole.bias = (nn.Parameter(torch.cat(each), requires_grad=False) for each in (dense, biases))
+    return PackedLinear(whole) if packed else PlainLinear(whole)
 
 
 def pack(module: nn.Module, *, timed: bool = True) -> bool:
