@@ -61,6 +61,21 @@ def test_packing_must_help_a_batch_and_not_hurt_one_text(
     assert pack(nn.Sequential(nn.Linear(32, 64))) is expected
 
 
+@pytest.mark.parametrize(
+    ("layer", "dtype", "rows"),
+    [
+        ((384, 1536), torch.float32, 1024),
+        ((1024, 4096), torch.float32, 1024),
+        ((2048, 4096), torch.float32, 512),
+        ((4096, 16384), torch.float32, 256),
+        ((384, 1536), torch.bfloat16, 256),
+    ],
+)
+def test_a_trial_s_batch_is_as_large_as_its_time_allows(layer: tuple[int, int], dtype: torch.dtype, rows: int) -> None:
+    """In float32, where a library that is slow on few rows may be the faster one on many; half a second at most."""
+    assert linear._batch(nn.Linear(*layer, dtype=dtype, device="meta")) == rows
+
+
 def _model() -> nn.Module:
     return nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Sequential(nn.Linear(64, 8)))
 
