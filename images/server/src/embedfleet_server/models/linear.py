@@ -18,7 +18,7 @@ from embedfleet_server.models.timing import shortest
 _ONE, _BATCH = 16, 256  # rows of the trial: the tokens of a short text, and of a small batch
 _WHOLE, _WORK = 1024, 2**32
 """Rows of a batch in float32, and multiplications of a trial, by which large layers have fewer: MKL needs many rows to
-be at its best, and on a Zen 3 it is the faster one then (256 rows: 0.85 of its time; 1024: 0.98; 2048: 1.02 and more)."""
+be at its best, and is the faster one then on a Zen 3 (256 rows: 0.85 of its time; 1024: 0.98; 2048: 1.02 or more)."""
 _TRIES = 12
 _WORTH_IT = {torch.float32: 0.85, torch.bfloat16: 0.95}
 """Of torch's own time for a batch: less gain could be noise, and is not worth a private operator. In float32 it is 0.4
