@@ -80,10 +80,7 @@ class ArrayModel(KeepsBits):
         return rows()
 
     def _launched(self, batch: Sequence[Encoded]) -> Callable[[], Rows]:
-        launched = [
-            (indices, self._forward.launched([batch[index] for index in indices]))
-            for indices in self._forward.pieces(batch)
-        ]
+        launched = self._forward.each(batch, self._forward.launched)
 
         def waited() -> Rows:
             rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)

@@ -62,7 +62,9 @@ class DenseForward(ArrayForward):
         if self.packed is not None and places[0] != 1:
             raise ModelProblem("late chunking needs a pooling right behind the transformer, which this has not")
         before, device = self._modules[: places[0]], str(self._device)
-        return TokenForward(before, device=device, pad=self._pad, limits=self._limits, packed=self.packed)
+        made = TokenForward(before, device=device, pad=self._pad, limits=self._limits, packed=self.packed)
+        made.lanes = self.lanes
+        return made
 
 
 def _modes(pooling: Any) -> list[str]:

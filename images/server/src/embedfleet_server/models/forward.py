@@ -1,17 +1,18 @@
 """What the tasks share: the modules on their device, batches cut into pieces, padded or packed."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from embedfleet_server.engine.protocols import Encoded
-from embedfleet_server.models import layout
+from embedfleet_server.engine.protocols import Encoded, ModelInfo
+from embedfleet_server.models import lanes, layout
 from embedfleet_server.models.compiled import Compiled
 from embedfleet_server.models.invariance import ALONE, Form
+from embedfleet_server.models.linear import multiplications
 from embedfleet_server.models.memory import Peaks
 from embedfleet_server.models.packed import Packed, Tokens
 from embedfleet_server.models.tokenizing import Prompted
@@ -19,6 +20,10 @@ from embedfleet_server.models.transfers import transfers
 
 Modules = Sequence[torch.nn.Module]
 Features = dict[str, torch.Tensor]
+Made = TypeVar("Made")
+_TEXTS, _TOKENS = 8, 32  # of a row in the trial of lanes
+_WORK = 2**33
+"""Multiplications of such a row, by which large models have fewer texts: one row takes some 0.3 s of a core then."""
 
 
 class Forward:
@@ -49,6 +54,8 @@ class Forward:
         self.packed = packed
         self.transfers = transfers(self._device) if packed is None else packed.transfers
         self.compiled: Compiled | None = None
+        self.lanes: lanes.Lanes | None = None
+        """On which rows are computed side by side; None where they are not."""
         self.keeps_bits = False
         """Whether the same input gives the same bits whatever shares its batch; may change from batch to batch."""
 
@@ -93,11 +100,18 @@ class Forward:
             for piece in self._cut(lengths, self._limits):
                 yield [group[place] for place in piece]
 
-    def pieces(self, batch: Sequence[Encoded]) -> Iterator[list[int]]:
-        """The same, while the memory that is taken from the first to the last is measured."""
+    def each(
+        self, batch: Sequence[Encoded], compute: Callable[[Sequence[Encoded]], Made]
+    ) -> list[tuple[list[int], Made]]:
+        """What is computed of each piece, with the piece's indices; the memory that all take is measured."""
         self.peaks.begin()
-        yield from self.cut(batch)
+        if self.lanes is not None and (beside := self._beside(batch, self.lanes)) is not None:
+            made = self.lanes.map(compute, [[batch[index] for index in piece] for piece in beside])
+            self.peaks.end(min(self.lanes.count, len(beside)))
+            return list(zip(beside, made, strict=True))
+        done = [(piece, compute([batch[index] for index in piece])) for piece in self.cut(batch)]
         self.peaks.end()
+        return done
 
     def peak_mib(self) -> float | None:
         """What the last batch took of its device's memory beyond the weights; None before the first."""
@@ -181,12 +195,44 @@ class Forward:
         """Whole numbers (n, longest) on the device, `pad` after the end of each row."""
         return self.transfers.put(_filled(rows, pad))[0]
 
+    def try_lanes(self, found: lanes.Lanes | None, most: int) -> float | None:
+        """Use lanes from now on where that takes less time; its share of the time, None where they cannot be used.
+
+        `most` is how many tokens an input may have.
+        """
+        if found is None or self.packed is None or self._device.type != "cpu" or not lanes.can(self._modules[0]):
+            return None
+        texts = max(2, min(_TEXTS, _WORK // (_TOKENS * multiplications(self._modules[0]))))
+        row = [Encoded([self._pad] * min(_TOKENS, most))] * texts
+        share = lanes.share(found, self._as_row, row)
+        if lanes.is_worth_it(share):
+            self.lanes = found
+        return share
+
+    @torch.inference_mode()
+    def _as_row(self, row: Sequence[Encoded]) -> Tokens:
+        assert self.packed is not None
+        return self.packed([encoded.token_ids for encoded in row])
+
+    def _beside(self, batch: Sequence[Encoded], on: lanes.Lanes) -> list[list[int]] | None:
+        """Its pieces where they are computed side by side; None where all threads compute one after the other."""
+        most = None if self.keeps_bits else self._most()
+        if most is None or len(self._groups(batch)) != 1:
+            return None
+        return layout.beside([len(encoded.token_ids) for encoded in batch], most, on.count)
+
     def _cut(self, lengths: Sequence[int], limits: layout.Limits) -> list[list[int]]:
         if self.packed is None:
             return layout.pieces(lengths, limits)
-        form = self.form()
-        most = self.packed.most_tokens if form is None else form.most
+        most = self._most()
         return [list(range(len(lengths)))] if most is None else layout.rows(lengths, most)
+
+    def _most(self) -> int | None:
+        """Tokens of a packed row at most; None where it may have any number."""
+        form = self.form()
+        if form is not None:
+            return form.most
+        return None if self.packed is None else self.packed.most_tokens
 
     def _spread(self, lengths: Sequence[int], packed: Packed) -> list[list[int]]:
         """Which inputs of a row are laid out together for the modules behind it."""
@@ -212,7 +258,12 @@ def _filled(rows: Sequence[Sequence[int]], pad: int) -> NDArray[np.int64]:
 class KeepsBits:
     """What models with one forward have in common (`engine.invariance.KeepsBits`)."""
 
+    info: ModelInfo
     _forward: Forward
+
+    def try_lanes(self, found: lanes.Lanes | None) -> float | None:
+        """See `Forward.try_lanes`."""
+        return self._forward.try_lanes(found, self.info.max_tokens)
 
     def keep_bits(self, on: bool) -> None:
         """Whether the same input gives the same bits whatever shares its batch, from the next batch on."""

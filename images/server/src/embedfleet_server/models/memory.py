@@ -1,5 +1,6 @@
 """How much of a device's memory forwards take, and how full the devices are."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ class Peaks:
         self._bytes_per_token = bytes_per_token(modules)
         self._before = 0
         self._pieces = 0
+        self._lock = threading.Lock()
         self.last_mib: float | None = None
 
     def begin(self) -> None:
@@ -28,14 +30,15 @@ class Peaks:
 
     def piece(self, tokens: int) -> None:
         """A part of the batch with so many padded tokens is computed; the largest decides."""
-        self._pieces = max(self._pieces, tokens)
+        with self._lock:  # pieces may be computed side by side
+            self._pieces = max(self._pieces, tokens)
 
-    def end(self) -> None:
-        """The batch is computed; or on CUDA handed over, since memory is given out then."""
+    def end(self, beside: int = 1) -> None:
+        """The batch is computed, so many pieces at a time; or on CUDA handed over, since memory is given out then."""
         if self._device.type == "cuda":
             self.last_mib = (torch.cuda.max_memory_allocated(self._device) - self._before) / MIB
         elif self._bytes_per_token:
-            self.last_mib = self._pieces * self._bytes_per_token / MIB
+            self.last_mib = beside * self._pieces * self._bytes_per_token / MIB
 
 
 def bytes_per_token(modules: Sequence[torch.nn.Module]) -> int:

@@ -14,6 +14,7 @@ from embedfleet_server.models import layout
 from embedfleet_server.models.device import is_cpu
 from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Forward, Modules
+from embedfleet_server.models.lanes import Lanes
 from embedfleet_server.models.packed import Packed
 from embedfleet_server.models.splade import LargestFirst, largest_first
 from embedfleet_server.models.tokenizing import Tokenizing
@@ -27,11 +28,11 @@ _FLOAT = 4
 class Computes(Protocol):
     """What makes sparse rows of token ids."""
 
-    def pieces(self, batch: Sequence[Encoded]) -> Iterable[list[int]]:
-        """Indices of `batch` in pieces for one call each."""
-
     def __call__(self, piece: Sequence[Encoded]) -> SparseRows:
         """Sparse rows of a piece."""
+
+    def rows(self, batch: Sequence[Encoded]) -> Iterable[tuple[list[int], SparseRows]]:
+        """Those of a batch by pieces, with the pieces' indices."""
 
     def peak_mib(self) -> float | None:
         """What the last batch took of its device's memory beyond the weights; None where that is not known."""
@@ -89,10 +90,9 @@ class SparseModel:
         order: list[int] = []
         for name, group in self._by_route(batch).items():
             forward = self._routes[name].forward
-            for places in forward.pieces([batch[index] for index in group]):
-                indices = [group[place] for place in places]
-                parts.append(forward([batch[index] for index in indices]))
-                order += indices
+            for places, rows in forward.rows([batch[index] for index in group]):
+                parts.append(rows)
+                order += [group[place] for place in places]
         return SparseRows.join(parts).take(np.argsort(order))
 
     def keep_bits(self, on: bool) -> None:
@@ -103,6 +103,11 @@ class SparseModel:
     def bits_kept(self) -> str | None:
         """See `engine.invariance.KeepsBits`."""
         return next((forward.bits_kept() for forward in self._computed()), None)
+
+    def try_lanes(self, found: Lanes | None) -> float | None:
+        """See `Forward.try_lanes`; weights that are looked up have no use for them."""
+        tried = [forward.try_lanes(found, self.info.max_tokens) for forward in self._computed()]
+        return next(iter(tried), None)
 
     def _computed(self) -> list[Forward]:
         return [route.forward for route in self._routes.values() if isinstance(route.forward, Forward)]
@@ -134,9 +139,9 @@ class StaticForward:
     def peak_mib(self) -> None:
         """Not worth counting: nothing is computed."""
 
-    def pieces(self, batch: Sequence[Encoded]) -> Iterable[list[int]]:
+    def rows(self, batch: Sequence[Encoded]) -> Iterable[tuple[list[int], SparseRows]]:
         """All at once: nothing is padded."""
-        yield list(range(len(batch)))
+        yield list(range(len(batch))), self(batch)
 
     @torch.inference_mode()
     def __call__(self, piece: Sequence[Encoded]) -> SparseRows:
@@ -177,6 +182,10 @@ class SparseForward(Forward):
             rows = _strongest(rows, self._max_active)
         return _sparse(rows)
 
+    def rows(self, batch: Sequence[Encoded]) -> Iterable[tuple[list[int], SparseRows]]:
+        """Those of a batch by pieces, with the pieces' indices."""
+        return self.each(batch, self)
+
     def _padded(self, piece: Sequence[Encoded]) -> torch.Tensor:
         return self.run(piece)["sentence_embedding"]
 
@@ -191,10 +200,11 @@ class SparseForward(Forward):
         order = torch.tensor([index for indices, _ in parts for index in indices]).argsort()
         return torch.cat([features["sentence_embedding"] for _, features in parts])[order]
 
-    def _cut(self, lengths: Sequence[int], limits: layout.Limits) -> list[list[int]]:
-        if self.packed is None:
-            return super()._cut(lengths, limits)
-        return layout.rows(lengths, min(limits.tokens, self.packed.most_tokens or limits.tokens))
+    def _most(self) -> int | None:
+        """No more than its logits' limit."""
+        most = super()._most()
+        limit = most if self._limits is None else self._limits.tokens
+        return limit if most is None or limit is None else min(limit, most)
 
     def given(self, piece: Sequence[Encoded]) -> Mapping[str, Any]:
         """A sparse auto-encoder keeps so many itself."""

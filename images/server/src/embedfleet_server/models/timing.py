@@ -14,8 +14,13 @@ CLOCK: Clock = time.thread_time
 _ENOUGH_SECONDS = 0.3  # of measuring: a large model shows in one try which form is faster
 
 
-def shortest(work: Sequence[Callable[[], object]], tries: int, clock: Clock = CLOCK) -> list[float]:
-    """The shortest time of each, tried by turns, so that other work on the machine meets all alike."""
+def shortest(
+    work: Sequence[Callable[[], object]], tries: int, clock: Clock = CLOCK, *, enough: float = _ENOUGH_SECONDS
+) -> list[float]:
+    """The shortest time of each, tried by turns, so that other work on the machine meets all alike.
+
+    After `enough` seconds no further turn begins.
+    """
     best = [math.inf] * len(work)
     began = clock()
     for _ in range(tries):
@@ -23,6 +28,6 @@ def shortest(work: Sequence[Callable[[], object]], tries: int, clock: Clock = CL
             before = clock()
             each()
             best[index] = min(best[index], clock() - before)
-        if clock() - began > _ENOUGH_SECONDS:
+        if clock() - began > enough:
             break
     return best

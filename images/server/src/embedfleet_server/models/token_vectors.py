@@ -66,11 +66,9 @@ class TokenModel(KeepsBits):
     @told
     def forward(self, batch: Sequence[Encoded]) -> Ragged:
         """Vectors of the batch's tokens, its rows in the batch's order."""
-        cut, parts = [], []
-        for indices in self._forward.pieces(batch):
-            cut.append(indices)
-            parts.append(self._forward([batch[index] for index in indices]))
-        return Ragged.join(parts).take(np.argsort([index for indices in cut for index in indices]))
+        made = self._forward.each(batch, self._forward)
+        order = np.argsort([index for indices, _ in made for index in indices])
+        return Ragged.join([rows for _, rows in made]).take(order)
 
     def peak_mib(self) -> float | None:
         """What the last batch took of its device's memory beyond the weights; None before the first."""

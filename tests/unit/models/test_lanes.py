@@ -1,0 +1,263 @@
+"""Rows of a batch side by side on a CPU, each by one thread."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from embedfleet.api.models import ModelSpec, Source
+from embedfleet_server.engine.protocols import Item, Model, Pair
+from embedfleet_server.models import lanes, loading
+from embedfleet_server.models.dense import DenseModel
+from embedfleet_server.models.forward import Forward
+from embedfleet_server.models.lanes import Lanes
+from embedfleet_server.models.memory import Peaks, bytes_per_token
+from tests.support.loading import load, load_any
+from tests.support.tiny_models import make_bert, make_deberta
+from tests.support.tiny_tasks import make_multi_vector, make_reranker, make_sparse
+
+pytestmark = pytest.mark.requirement("S2", "S5")
+TEXTS = [" ".join(["word"] * (1 + count % 9)) for count in range(120)]
+FEW = TEXTS[:4]
+Make = Callable[[Path], Path]
+
+
+class Recorded(Lanes):
+    """Lanes that tell how many parts they were given at a time."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.given: list[int] = []
+
+    def map(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        self.given.append(len(parts))
+        return super().map(function, parts)
+
+
+@pytest.fixture
+def two() -> Recorded:
+    return Recorded(2)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Torch computes with three, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def forward_of(model: Any) -> Forward:
+    found: Forward = model._forward if hasattr(model, "_forward") else model._computed()[0]
+    return found
+
+
+def items(model: Model, texts: list[str]) -> list[Item]:
+    return [Pair("which words", text) for text in texts] if model.info.task == "Rerank" else list(texts)
+
+
+def as_array(rows: Any) -> Any:
+    """What can be compared of any kind of rows."""
+    return (
+        np.concatenate([np.ravel(np.asarray(getattr(rows, name))) for name in names])
+        if (names := [name for name in ("values", "vectors", "indices", "offsets") if hasattr(rows, name)])
+        else np.asarray(rows)
+    )
+
+
+def test_a_lane_computes_with_one_thread(threads: None) -> None:
+    """And whoever asked for lanes with as many as before, as do threads that begin later."""
+    made = Lanes(2)
+    assert made.map(lambda _: torch.get_num_threads(), range(4)) == [1, 1, 1, 1]
+    assert torch.get_num_threads() == 3
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [3]
+
+
+def test_parts_are_computed_at_once_and_come_in_their_order() -> None:
+    """Each of two parts waits for the other: one after the other they would wait for ever."""
+    both = threading.Barrier(2, timeout=30)
+
+    def compute(part: str) -> str:
+        both.wait()
+        return part.upper()
+
+    assert Lanes(2).map(compute, ["a", "b"]) == ["A", "B"]
+
+
+def test_what_a_part_raises_comes_when_no_other_is_computed() -> None:
+    """So that nothing uses a model any more that is then given back."""
+    ended: list[int] = []
+
+    def compute(fails: bool) -> None:
+        if fails:
+            raise MemoryError("of the first")
+        ended.append(sum(range(3_000_000)))  # some 50 ms, in which the first one's failure would have come
+
+    with pytest.raises(MemoryError, match="of the first"):
+        Lanes(2).map(compute, [True, False])
+    assert ended
+
+
+def test_lanes_are_shared_and_as_many_as_torch_s_threads(threads: None) -> None:
+    """One set for all models; none where torch has one thread."""
+    found = lanes.shared()
+    assert found is not None
+    assert found.count == 3
+    assert lanes.shared() is found
+    torch.set_num_threads(1)
+    assert lanes.shared() is None
+
+
+@pytest.mark.parametrize(("beside", "whole", "worth_it"), [(2.0, 4.0, True), (3.7, 4.0, True), (3.9, 4.0, False)])
+def test_the_trial_takes_what_is_clearly_shorter(beside: float, whole: float, worth_it: bool) -> None:
+    """By a clock that each form moves on by what it is said to take."""
+    now = [0.0]
+    took: list[str] = []
+
+    class Told(Lanes):
+        def map(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+            now[0] += beside
+            return []
+
+    def compute(part: str) -> None:
+        took.append(part)
+        now[0] += whole / 2
+
+    share = lanes.share(Told(2), compute, "row", clock=lambda: now[0])
+    assert share == pytest.approx(beside / whole)
+    assert lanes.is_worth_it(share) == worth_it
+    assert set(took) == {"row"}
+
+
+@pytest.mark.parametrize("make", [make_bert, make_sparse, make_multi_vector, make_reranker])
+def test_rows_are_the_same_on_lanes(make: Make, tmp_path: Path, two: Recorded) -> None:
+    """For every task; a batch of few tokens is computed by all threads."""
+    model = load_any(make(tmp_path))
+    forward = forward_of(model)
+    forward.lanes = None
+    batch, few = model.encode(items(model, TEXTS), ""), model.encode(items(model, FEW), "")
+    whole = model.forward(batch)
+    forward.lanes = two
+    made = model.forward(batch)
+    assert two.given
+    assert all(count % 2 == 0 for count in two.given)
+    np.testing.assert_allclose(as_array(made), as_array(whole), rtol=0, atol=1e-5)
+    before = list(two.given)
+    model.forward(few)
+    assert two.given == before
+
+
+def test_vectors_of_tokens_are_the_same_on_lanes(tmp_path: Path, two: Recorded) -> None:
+    """The view of a dense model takes its lanes over."""
+    model = load(make_bert(tmp_path))
+    model._forward.lanes = None
+    view = model.token_vectors()
+    batch = view.encode(TEXTS, "")
+    whole = view.forward(batch)
+    model._forward.lanes = two
+    on_lanes = model.token_vectors()
+    np.testing.assert_allclose(as_array(on_lanes.forward(batch)), as_array(whole), rtol=0, atol=1e-5)
+    assert two.given == [2]
+
+
+def test_memory_counts_all_rows_that_are_computed_at_once(tmp_path: Path, two: Recorded) -> None:
+    """Two rows of half the tokens take what one of all does."""
+    model = load(make_bert(tmp_path))
+    batch = model.encode(["some words of one length"] * 120, "")
+    model._forward.lanes = two
+    model.forward(batch)
+    tokens = sum(len(encoded.token_ids) for encoded in batch)
+    whole = tokens * bytes_per_token(model._forward._modules) / 2**20
+    assert model.peak_mib() == pytest.approx(whole)
+    peaks = Peaks("cpu", model._forward._modules)
+    peaks.begin()
+    peaks.piece(2 * tokens)
+    peaks.end()
+    assert peaks.last_mib == pytest.approx(2 * whole)
+
+
+def test_the_same_bits_are_computed_without_lanes(tmp_path: Path, two: Recorded) -> None:
+    """What shares a batch decides whether there are enough tokens for them."""
+    model = load(make_bert(tmp_path))
+    model._forward.lanes = two
+    model.keep_bits(on=True)
+    model.forward(model.encode(TEXTS, ""))
+    assert two.given == []
+
+
+def test_inputs_of_two_kinds_are_not_parted(tmp_path: Path, two: Recorded) -> None:
+    """Queries and documents of a multi-vector model take a call each."""
+    model = load_any(make_multi_vector(tmp_path))
+    forward_of(model).lanes = two
+    model.forward(model.encode(TEXTS, "", "query") + model.encode(TEXTS, "", "document"))
+    assert two.given == []
+
+
+def test_a_padded_model_has_no_lanes(tmp_path: Path, two: Recorded) -> None:
+    """Its pieces are of unlike sizes."""
+    model = load(make_deberta(tmp_path))
+    assert model.try_lanes(two) is None
+    assert model._forward.lanes is None
+    assert two.given == []
+
+
+def test_embeddings_that_change_with_the_row_have_no_lanes(tmp_path: Path, two: Recorded) -> None:
+    """Two rows would take each other's."""
+    model = load(make_bert(tmp_path))
+    model._forward.lanes = None
+    model._forward._modules[0].rope_type = "longrope"  # type: ignore[assignment]  # as transformers' own say it
+    assert model.try_lanes(two) is None
+    assert two.given == []
+
+
+@pytest.mark.parametrize(("share", "used"), [(0.8, True), (1.0, False)])
+def test_a_loaded_model_has_lanes_where_they_are_faster(
+    share: float, used: bool, tmp_path: Path, two: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The log says how rows are computed, and what was measured."""
+    monkeypatch.setattr(loading, "shared", lambda: two)
+    monkeypatch.setattr(lanes, "share", lambda on, compute, part: [compute(part), share][1])
+    with caplog.at_level(logging.INFO, logger=loading.__name__):
+        model = load(make_bert(tmp_path))
+    assert (model._forward.lanes is two) == used
+    how = "side by side, each by one thread" if used else "one by one, by all threads"
+    assert (
+        f"model tiny: rows of texts are computed {how}; side by side they take {share:.2f} of the time" in caplog.text
+    )
+
+
+def test_no_clock_is_asked_where_none_may_decide(
+    tmp_path: Path, two: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where each load is to make the same of a model."""
+    monkeypatch.setattr(loading, "shared", lambda: two)
+    spec = ModelSpec(name="tiny", source=Source(path=str(make_bert(tmp_path))), dtype="Float32")
+    model = loading.loader(spec, store=tmp_path / "store", offline=True, gpu_count=0, timed=False)()
+    assert isinstance(model, DenseModel)
+    assert model._forward.lanes is None
+    assert two.given == []
+
+
+def test_a_trial_that_fails_leaves_the_model_as_it_is(
+    tmp_path: Path, two: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """It is told, with the reason; the model serves."""
+
+    def fails(*_: Any) -> float:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(loading, "shared", lambda: two)
+    monkeypatch.setattr(lanes, "share", fails)
+    model = load(make_bert(tmp_path))
+    assert "model tiny: its rows cannot be computed side by side: RuntimeError: no room" in caplog.text
+    assert model.forward(model.encode(FEW, "")).shape[0] == len(FEW)
