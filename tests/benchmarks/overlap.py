@@ -48,7 +48,8 @@ def measure(texts: Sequence[str]) -> tuple[Section, list[Span]]:
     section.goals.append(Goal(f"device idle < {_IDLE:.0%} at saturation", measured, max(idle) < _IDLE))
     section.notes.append(
         "Of the time of a load without its first and last tenth. A module computes from its call to its return, on the "
-        "device's thread; other stages run in other threads meanwhile. Laying a batch out is a part of its forward."
+        "device's thread or a lane; other stages run in other threads meanwhile. Laying a batch out is a part of its "
+        "forward."
     )
     return section, spans
 

@@ -28,7 +28,7 @@ class Spans:
 
     def __init__(self) -> None:
         self.made: list[Span] = []
-        self._since: dict[int, float] = {}
+        self._since: dict[tuple[int, int], float] = {}
 
     def timed(self, stage: str, call: Callable[..., _T]) -> Callable[..., _T]:
         """`call`, which leaves a span each time."""
@@ -56,10 +56,10 @@ class Spans:
         path.write_text(json.dumps(self.made), encoding="utf-8")
 
     def _begin(self, module: Any, _: Any) -> None:
-        self._since[id(module)] = time.monotonic()
+        self._since[id(module), threading.get_ident()] = time.monotonic()  # one thread for each row of a batch
 
     def _end(self, module: Any, _: Any, __: Any) -> None:
-        self._add(type(module).__name__, self._since.pop(id(module)))
+        self._add(type(module).__name__, self._since.pop((id(module), threading.get_ident())))
 
     def _add(self, stage: str, began: float) -> None:
         self.made.append((stage, threading.current_thread().name, began, time.monotonic()))

@@ -75,6 +75,9 @@ def test_a_lane_computes_with_one_thread(threads: None) -> None:
     """And whoever asked for lanes with as many as before, as do threads that begin later."""
     made = Lanes(2)
     assert made.map(lambda _: torch.get_num_threads(), range(4)) == [1, 1, 1, 1]
+    assert set(made.map(lambda _: Path(f"/proc/self/task/{threading.get_native_id()}/comm").read_text(), "ab")) == {
+        "device lane\n"
+    }
     assert torch.get_num_threads() == 3
     later: list[int] = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))

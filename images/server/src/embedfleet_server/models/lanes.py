@@ -15,10 +15,12 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from embedfleet_server.engine.thread_names import name_thread
 from embedfleet_server.models.timing import Clock, shortest
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
+_NAME = "device lane"  # as other threads that compute begin with
 _TRIES = 6
 _ENOUGH_SECONDS = 1.0  # of a trial; MiniLM takes about 0.1 a try
 _WORTH_IT = 0.95  # of the time of all threads on a row: less gain could be noise
@@ -31,7 +33,7 @@ class Lanes:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="embedfleet-lane")
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=_NAME)
         self._start()
 
     def map(self, function: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
@@ -49,6 +51,7 @@ class Lanes:
 
 
 def _alone(started: threading.Barrier) -> None:
+    name_thread(_NAME)
     torch.get_num_threads()  # else the thread's first operation sets its number to the one of threads to come
     torch.set_num_threads(1)
     started.wait()
