@@ -12,10 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from embedfleet_server.engine.thread_names import LANE
 from tests.benchmarks import hardware, loads
 from tests.benchmarks.child import Child
 from tests.benchmarks.report import Goal, Section, show
@@ -48,8 +50,9 @@ def measure(texts: Sequence[str]) -> tuple[Section, list[Span]]:
     section.goals.append(Goal(f"device idle < {_IDLE:.0%} at saturation", measured, max(idle) < _IDLE))
     section.notes.append(
         "Of the time of a load without its first and last tenth. A module computes from its call to its return, on the "
-        "device's thread or a lane; other stages run in other threads meanwhile. Laying a batch out is a part of its "
-        "forward."
+        "device's thread or, for one of several rows side by side, in a lane, each of which is idle for itself: also "
+        "when its row ended before the others'. Other stages run in other threads meanwhile. Laying a batch out is a "
+        "part of its forward."
     )
     return section, spans
 
@@ -58,10 +61,18 @@ def _row(spans: Sequence[Span], window: Window) -> tuple[float, tuple[str, str, 
     """The part of the time in which no module computed; the cells of one load."""
     modules = [span for span in spans if span[0] not in _STAGES]
     forwards = [span for span in spans if span[0] == FORWARD]
-    idle = 1 - covered(modules, window)
+    idle = _idle(modules, window)
     stages = dict.fromkeys([PARSE, TOKENIZE, *(span[0] for span in modules), ANSWER])
     busy = ", ".join(f"{one} {covered([span for span in spans if span[0] == one], window):.1%}" for one in stages)
     return idle, (f"{idle:.1%}", f"{1 - covered(forwards, window):.1%}", busy)
+
+
+def _idle(modules: Sequence[Span], window: Window) -> float:
+    """The part of the time in which no module computed; where rows are computed side by side, of that of each lane."""
+    lanes = {thread for _, thread, _, _ in modules if thread.startswith(LANE)}
+    by_all = [span for span in modules if span[1] not in lanes]
+    each = [[*by_all, *(span for span in modules if span[1] == lane)] for lane in lanes] or [by_all]
+    return 1 - fmean(covered(spans, window) for spans in each)
 
 
 def covered(spans: Iterable[Span], window: Window) -> float:

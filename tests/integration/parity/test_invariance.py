@@ -160,10 +160,10 @@ def test_rows_of_lengths_that_are_not_alike_are_found_out(
         linear, "_is_worth_it", lambda _: True
     )  # on processors that MKL knows a clock may say otherwise
     asked = Asked(load_any(mini_lm, store=tmp_path), list(TEXTS))
+    assert asked.differing(list(range(30))) == []
     form: Form = asked.model._forward.form()
     assert form.kind == "rows"
     assert set(form.lengths) <= {length for length in LENGTHS if length < 512}
-    assert asked.differing(list(range(30))) == []
 
 
 def test_a_model_of_other_parts_is_computed_alone(kept: Kept) -> None:

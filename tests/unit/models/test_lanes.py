@@ -1,8 +1,13 @@
 """Rows of a batch side by side on a CPU, each by one thread."""
 
+import gc
 import logging
+import subprocess
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +78,13 @@ def as_array(rows: Any) -> Any:
 
 def test_a_lane_computes_with_one_thread(threads: None) -> None:
     """And whoever asked for lanes with as many as before, as do threads that begin later."""
-    made = Lanes(2)
-    assert made.map(lambda _: torch.get_num_threads(), range(4)) == [1, 1, 1, 1]
-    assert set(made.map(lambda _: Path(f"/proc/self/task/{threading.get_native_id()}/comm").read_text(), "ab")) == {
-        "device lane\n"
-    }
+    both = threading.Barrier(2, timeout=30)
+
+    def told(_: int) -> tuple[int, str]:
+        both.wait()
+        return torch.get_num_threads(), Path(f"/proc/self/task/{threading.get_native_id()}/comm").read_text()
+
+    assert Lanes(2).map(told, range(2)) == [(1, "device lane\n")] * 2
     assert torch.get_num_threads() == 3
     later: list[int] = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -111,6 +118,64 @@ def test_what_a_part_raises_comes_when_no_other_is_computed() -> None:
     assert ended
 
 
+class Held:
+    """What a part needs while it is computed."""
+
+
+@pytest.fixture
+def collecting_off() -> Iterator[None]:
+    """As in the server: what holds itself is there until someone looks for it."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_what_a_failed_part_held_is_given_back(collecting_off: None) -> None:
+    """Of both parts, as soon as the failure is forgotten: the next batch needs its memory."""
+    held = list[weakref.ref[Held]]()
+
+    def compute(part: int) -> None:
+        mine = Held()
+        held.append(weakref.ref(mine))
+        raise MemoryError(part)
+
+    with suppress(MemoryError):
+        Lanes(2).map(compute, [1, 2])
+    assert [one() for one in held] == [None, None]
+
+
+def test_a_thread_that_the_system_refuses_leaves_the_number_as_it_was(
+    threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first lane has set its own by then; it ends."""
+    begin, begun = threading.Thread.start, list[threading.Thread]()
+
+    def start(thread: threading.Thread) -> None:
+        if begun:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        begin(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            Lanes(2)
+    assert torch.get_num_threads() == 3
+    begun[0].join(30)
+    assert not begun[0].is_alive()
+
+
+def test_idle_lanes_do_not_keep_a_process_from_its_end() -> None:
+    """It ends in order, as it would without them: what is to be done at its end is."""
+    program = (
+        "import atexit; from embedfleet_server.models.lanes import Lanes; "
+        "from embedfleet_server.__main__ import leave; "
+        "Lanes(2).map(print, [1]); atexit.register(print, 'the end'); leave(3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout) == (3, "1\nthe end\n")
+
+
 def test_lanes_are_shared_and_as_many_as_torch_s_threads(threads: None) -> None:
     """One set for all models; none where torch has one thread."""
     found = lanes.shared()
@@ -121,25 +186,44 @@ def test_lanes_are_shared_and_as_many_as_torch_s_threads(threads: None) -> None:
     assert lanes.shared() is None
 
 
-@pytest.mark.parametrize(("beside", "whole", "worth_it"), [(2.0, 4.0, True), (3.7, 4.0, True), (3.9, 4.0, False)])
+@pytest.mark.parametrize(("beside", "whole", "worth_it"), [(0.2, 0.4, True), (0.37, 0.4, True), (0.39, 0.4, False)])
 def test_the_trial_takes_what_is_clearly_shorter(beside: float, whole: float, worth_it: bool) -> None:
-    """By a clock that each form moves on by what it is said to take."""
-    now = [0.0]
-    took: list[str] = []
+    """By a clock that each form moves on by what it is said to take; the first of all calls takes longer."""
+    share, took = tried(beside, whole, first=0.1)
+    assert share == pytest.approx(beside / whole)
+    assert lanes.is_worth_it(share) == worth_it
+    assert set(took) == {"row"}
+    assert len(took) > 2
+
+
+def test_the_first_calls_decide_about_a_large_model() -> None:
+    """Each form is computed once, since a load is to end."""
+    share, took = tried(4.0, 5.0)
+    assert share == pytest.approx(0.8)
+    assert took == ["row", "row"]
+
+
+def tried(beside: float, whole: float, first: float = 0.0) -> tuple[float, list[str]]:
+    """The outcome of a trial of two rows, and what all threads computed; `first` is what the first call takes more."""
+    now, took = [first], list[str]()
 
     class Told(Lanes):
         def map(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-            now[0] += beside
+            now[0] += beside + (0 if took else first)
             return []
 
     def compute(part: str) -> None:
         took.append(part)
         now[0] += whole / 2
 
-    share = lanes.share(Told(2), compute, "row", clock=lambda: now[0])
-    assert share == pytest.approx(beside / whole)
-    assert lanes.is_worth_it(share) == worth_it
-    assert set(took) == {"row"}
+    return lanes.share(Told(2), compute, ["row"] * 2, ["row"] * 2, clock=lambda: now[0]), took
+
+
+@pytest.mark.parametrize(("width", "layers", "tokens"), [(384, 4, 256), (8192, 1, 128), (8192, 9, 0)])
+def test_large_models_are_tried_with_few_tokens_or_not_at_all(width: int, layers: int, tokens: int) -> None:
+    """What takes seconds of each load is not tried."""
+    module = torch.nn.Sequential(*(torch.nn.Linear(width, width, device="meta") for _ in range(layers)))
+    assert lanes.trial(module) == tokens
 
 
 @pytest.mark.parametrize("make", [make_bert, make_sparse, make_multi_vector, make_reranker])
@@ -198,6 +282,36 @@ def test_the_same_bits_are_computed_without_lanes(tmp_path: Path, two: Recorded)
     assert two.given == []
 
 
+def test_bits_that_are_asked_for_in_the_midst_of_a_batch_are_those_of_the_next(
+    tmp_path: Path, two: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How rows keep their bits is not found out in a lane, which computes otherwise than all threads."""
+    model = load(make_bert(tmp_path))
+    model._forward.lanes = two
+    within, asked = list[int](), list[int]()
+    packed = model._forward.packed
+    assert packed is not None
+    form = packed.form
+
+    def found() -> Any:
+        asked.append(torch.get_num_threads())
+        return form()
+
+    def switched(row: Any, texts: Sequence[int]) -> Any:
+        within.append(len(texts))
+        model.keep_bits(on=True)
+        return spread(row, texts)
+
+    spread = packed.spread
+    monkeypatch.setattr(packed, "form", found)
+    monkeypatch.setattr(packed, "spread", switched)
+    model.forward(model.encode(TEXTS, ""))
+    assert within
+    assert asked == []
+    model.forward(model.encode(FEW, ""))
+    assert asked
+
+
 def test_inputs_of_two_kinds_are_not_parted(tmp_path: Path, two: Recorded) -> None:
     """Queries and documents of a multi-vector model take a call each."""
     model = load_any(make_multi_vector(tmp_path))
@@ -214,11 +328,12 @@ def test_a_padded_model_has_no_lanes(tmp_path: Path, two: Recorded) -> None:
     assert two.given == []
 
 
-def test_embeddings_that_change_with_the_row_have_no_lanes(tmp_path: Path, two: Recorded) -> None:
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", {"full_attention": "default", "sliding": "dynamic"}])
+def test_embeddings_that_change_with_the_row_have_no_lanes(kind: Any, tmp_path: Path, two: Recorded) -> None:
     """Two rows would take each other's."""
     model = load(make_bert(tmp_path))
     model._forward.lanes = None
-    model._forward._modules[0].rope_type = "longrope"  # type: ignore[assignment]  # as transformers' own say it
+    model._forward._modules[0].rope_type = kind
     assert model.try_lanes(two) is None
     assert two.given == []
 
@@ -229,7 +344,7 @@ def test_a_loaded_model_has_lanes_where_they_are_faster(
 ) -> None:
     """The log says how rows are computed, and what was measured."""
     monkeypatch.setattr(loading, "shared", lambda: two)
-    monkeypatch.setattr(lanes, "share", lambda on, compute, part: [compute(part), share][1])
+    monkeypatch.setattr(lanes, "share", lambda on, compute, side, whole: [on.map(compute, side), share][1])
     with caplog.at_level(logging.INFO, logger=loading.__name__):
         model = load(make_bert(tmp_path))
     assert (model._forward.lanes is two) == used

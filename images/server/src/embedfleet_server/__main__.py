@@ -46,6 +46,7 @@ from embedfleet_server.engine.errors import DeviceLost, EngineError, ModelLoadFa
 from embedfleet_server.engine.observer import Observer, Several
 from embedfleet_server.engine.protocols import Loader, Model
 from embedfleet_server.engine.slots import ModelConfig
+from embedfleet_server.engine.thread_names import LANE
 from embedfleet_server.engine.views import with_view
 from embedfleet_server.engine.warming import SECONDS as WARM_UP_SECONDS
 from embedfleet_server.engine.workers import ThreadWorkers
@@ -449,7 +450,8 @@ def raise_file_limit() -> None:
 
 def leave(status: int) -> NoReturn:
     """End the process; a load or a forward that is still under way cannot be interrupted, and is not waited for."""
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(not thread.daemon and not thread.name.startswith(LANE) for thread in others):
         logs.flush()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -4,6 +4,8 @@ import contextlib
 import threading
 from pathlib import Path
 
+LANE = "device lane"
+"""Of threads that compute for a device's own, and never but for one that waits for them."""
 _LONGEST = 15  # bytes that Linux keeps of a name (TASK_COMM_LEN, the end mark taken off)
 
 

@@ -12,7 +12,6 @@ from embedfleet_server.engine.protocols import Encoded, ModelInfo
 from embedfleet_server.models import lanes, layout
 from embedfleet_server.models.compiled import Compiled
 from embedfleet_server.models.invariance import ALONE, Form
-from embedfleet_server.models.linear import multiplications
 from embedfleet_server.models.memory import Peaks
 from embedfleet_server.models.packed import Packed, Tokens
 from embedfleet_server.models.tokenizing import Prompted
@@ -21,9 +20,7 @@ from embedfleet_server.models.transfers import transfers
 Modules = Sequence[torch.nn.Module]
 Features = dict[str, torch.Tensor]
 Made = TypeVar("Made")
-_TEXTS, _TOKENS = 8, 32  # of a row in the trial of lanes
-_WORK = 2**33
-"""Multiplications of such a row, by which large models have fewer texts: one row takes some 0.3 s of a core then."""
+_TOKENS = 32  # of a text in the trial of lanes
 
 
 class Forward:
@@ -57,11 +54,12 @@ class Forward:
         self.lanes: lanes.Lanes | None = None
         """On which rows are computed side by side; None where they are not."""
         self.keeps_bits = False
-        """Whether the same input gives the same bits whatever shares its batch; may change from batch to batch."""
+        """Whether the same input gives the same bits whatever shares its batch, from the next batch on."""
+        self._keeps = False  # the same of the batch under way, whatever is asked for meanwhile
 
     def form(self) -> Form | None:
-        """How it is computed so; None where that is not asked for."""
-        if not self.keeps_bits:
+        """How the batch is computed so; None where that was not asked for."""
+        if not self._keeps:
             return None
         return ALONE if self.packed is None or not self.in_rows else self.packed.form()
 
@@ -105,6 +103,7 @@ class Forward:
     ) -> list[tuple[list[int], Made]]:
         """What is computed of each piece, with the piece's indices; the memory that all take is measured."""
         self.peaks.begin()
+        self._keeps = self.keeps_bits
         if self.lanes is not None and (beside := self._beside(batch, self.lanes)) is not None:
             made = self.lanes.map(compute, [[batch[index] for index in piece] for piece in beside])
             self.peaks.end(min(self.lanes.count, len(beside)))
@@ -126,7 +125,7 @@ class Forward:
     def run_compiled(self, piece: Sequence[Encoded]) -> Features | None:
         """The same by a form that was made for pieces of such a shape; None where there is none (see `compiling`)."""
         compiled = self.compiled
-        if compiled is None or self.keeps_bits:  # a form has other bits than the text in a larger batch
+        if compiled is None or self._keeps:  # a form has other bits than the text in a larger batch
             return None
         bucket = compiled.bucket(len(piece), max(len(encoded.token_ids) for encoded in piece))
         if bucket is None:
@@ -202,9 +201,12 @@ class Forward:
         """
         if found is None or self.packed is None or self._device.type != "cpu" or not lanes.can(self._modules[0]):
             return None
-        texts = max(2, min(_TEXTS, _WORK // (_TOKENS * multiplications(self._modules[0]))))
-        row = [Encoded([self._pad] * min(_TOKENS, most))] * texts
-        share = lanes.share(found, self._as_row, row)
+        length, tokens = min(_TOKENS, most), lanes.trial(self._modules[0])
+        batch = [Encoded([self._pad] * length)] * (found.count * -(-tokens // length))
+        if not tokens or (beside := self._beside(batch, found)) is None:
+            return None
+        side, whole = ([[batch[index] for index in piece] for piece in cut] for cut in (beside, self.cut(batch)))
+        share = lanes.share(found, self._as_row, side, whole)
         if lanes.is_worth_it(share):
             self.lanes = found
         return share
@@ -216,7 +218,7 @@ class Forward:
 
     def _beside(self, batch: Sequence[Encoded], on: lanes.Lanes) -> list[list[int]] | None:
         """Its pieces where they are computed side by side; None where all threads compute one after the other."""
-        most = None if self.keeps_bits else self._most()
+        most = None if self._keeps else self._most(on.count)
         if most is None or len(self._groups(batch)) != 1:
             return None
         return layout.beside([len(encoded.token_ids) for encoded in batch], most, on.count)
@@ -227,8 +229,8 @@ class Forward:
         most = self._most()
         return [list(range(len(lengths)))] if most is None else layout.rows(lengths, most)
 
-    def _most(self) -> int | None:
-        """Tokens of a packed row at most; None where it may have any number."""
+    def _most(self, beside: int = 1) -> int | None:
+        """Tokens of a packed row at most, where so many are computed at a time; None where it may have any number."""
         form = self.form()
         if form is not None:
             return form.most

@@ -15,14 +15,21 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from embedfleet_server.engine.thread_names import name_thread
+from embedfleet_server.engine.thread_names import LANE, name_thread
+from embedfleet_server.models.layout import LEAST
+from embedfleet_server.models.linear import multiplications
 from embedfleet_server.models.timing import Clock, shortest
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
-_NAME = "device lane"  # as other threads that compute begin with
+_START_SECONDS = 10.0  # for threads to begin; they may not wait for ever for one that the system refuses
 _TRIES = 6
-_ENOUGH_SECONDS = 1.0  # of a trial; MiniLM takes about 0.1 a try
+_ENOUGH_SECONDS = 1.0  # of a trial; MiniLM takes about 0.2 a try
+_TOKENS, _WORK = 256, 2**33
+"""Tokens of a lane in a trial, and multiplications, above which it has as few as a batch may have: 0.3 s of a core."""
+_LARGEST = 2**29
+"""Multiplications for a token, above which nothing is tried: that would take more than 4 s of each load on two cores
+of a Zen 3, at 0.14 TFLOP/s."""
 _WORTH_IT = 0.95  # of the time of all threads on a row: less gain could be noise
 _CHANGING = ("dynamic", "longrope")
 """Kinds of rotary embeddings that keep what the last row needed: rows side by side would take each other's."""
@@ -33,28 +40,39 @@ class Lanes:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix=_NAME)
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=LANE)
         self._start()
 
     def map(self, function: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
         """What the function makes of each part; what it raises is raised when no part is computed any more."""
-        made = [self._pool.submit(function, part) for part in parts]
-        wait(made)
-        return [each.result() for each in made]
+        under_way = [self._pool.submit(function, part) for part in parts]
+        wait(under_way)
+        under_way.reverse()
+        made: list[Made] = []
+        while under_way:  # what fails is in no list of this frame, which its traceback keeps: arrays would stay with it
+            made.append(under_way.pop().result())
+        return made
 
     def _start(self) -> None:
         """Torch keeps the number for each thread, and the last one for threads to come: that is put back."""
         before = torch.get_num_threads()
         started = threading.Barrier(self.count)
-        wait([self._pool.submit(_alone, started) for _ in range(self.count)])
-        torch.set_num_threads(before)
+        try:
+            for lane in [self._pool.submit(_alone, started) for _ in range(self.count)]:
+                lane.result(_START_SECONDS)
+        except BaseException:
+            started.abort()
+            self._pool.shutdown(wait=False)
+            raise
+        finally:
+            torch.set_num_threads(before)
 
 
 def _alone(started: threading.Barrier) -> None:
-    name_thread(_NAME)
+    name_thread(LANE)
     torch.get_num_threads()  # else the thread's first operation sets its number to the one of threads to come
     torch.set_num_threads(1)
-    started.wait()
+    started.wait(_START_SECONDS)
 
 
 @runtime_checkable
@@ -65,7 +83,7 @@ class UsesLanes(Protocol):
         """Use them where that takes less time; its share of the time, None where they cannot be used."""
 
 
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME, _ONE_TRIAL = threading.Lock(), threading.Lock()
 _of = cache(Lanes)
 
 
@@ -82,16 +100,30 @@ def can(module: torch.nn.Module) -> bool:
     return not any(changing in kind for kind in kinds for changing in _CHANGING)
 
 
-def share(lanes: Lanes, compute: Callable[[Part], object], part: Part, clock: Clock = perf_counter) -> float:
-    """The time of so many parts side by side, of that of all threads on one after the other.
+def trial(module: torch.nn.Module) -> int:
+    """Tokens of each lane in a trial; 0 for a model that is too large to be tried at each load."""
+    work = multiplications(module)
+    if work > _LARGEST:
+        return 0
+    return _TOKENS if work * _TOKENS <= _WORK else LEAST
 
-    By the time of day, which is what waiting takes; the shortest of a few tries, by turns.
+
+def share(
+    on: Lanes,
+    compute: Callable[[Part], object],
+    side: Sequence[Part],
+    whole: Sequence[Part],
+    clock: Clock = perf_counter,
+) -> float:
+    """The time of a batch in parts that are computed side by side, of that in those of all threads.
+
+    By the time of day, which is what waiting takes; the shortest of a few tries, by turns. Models are tried one by one.
     """
-    parts = [part] * lanes.count
-    side, whole = partial(lanes.map, compute, parts), partial(_by_all, compute, parts)
-    for form in (side, whole):  # the first call makes what others find
-        form()
-    beside, one = shortest([side, whole], _TRIES, clock, enough=_ENOUGH_SECONDS)
+    forms: list[Callable[[], object]] = [partial(on.map, compute, side), partial(_by_all, compute, whole)]
+    with _ONE_TRIAL:
+        beside, one = shortest(forms, 1, clock)  # the first calls make what others find
+        if beside + one < _ENOUGH_SECONDS:
+            beside, one = shortest(forms, _TRIES, clock, enough=_ENOUGH_SECONDS)
     return beside / one
 
 

@@ -20,9 +20,9 @@ starting a forward costs as much as about 30 tokens."""
 PACKED = 2048
 """Most tokens of a packed piece. Measured with MiniLM, processor time against 2048's: 1024 takes 2 to 4 % more, 4096
 2 to 11 % more on mixed texts and 7 to 17 % more on long ones."""
-_LEAST = 128
-"""Tokens of a lane. Measured on two cores of a Zen 3 with MiniLM, two rows side by side against one of both cores: of
-32 tokens each 1.02 to 1.15 of the time, of 64 0.96 to 1.01, of 128 0.89 to 1.06, of 256 and 512 0.86 to 0.93."""
+LEAST = 128
+"""Tokens of a lane, on average. Measured on two cores of a Zen 3 with MiniLM, two rows side by side, of the time of one
+by both cores: of 32 tokens each 1.02 to 1.15, of 64 0.96 to 1.01, of 128 0.89 to 1.06, of 256 and 512 0.86 to 0.93."""
 _UNEVEN = 1.1
 """Times its share of the tokens that the longest row may have: more would cost what is gained."""
 SPREAD = Limits(tokens=8192, waste=1024)
@@ -49,7 +49,7 @@ def rows(lengths: Sequence[int], tokens: int, lanes: int = 1) -> list[list[int]]
 def beside(lengths: Sequence[int], tokens: int, lanes: int) -> list[list[int]] | None:
     """The same for rows that are computed side by side; None where that would leave lanes idle for too long."""
     whole = sum(lengths)
-    if whole < lanes * _LEAST:
+    if whole < lanes * LEAST:
         return None
     cut = rows(lengths, tokens, lanes)
     longest = max(sum(lengths[index] for index in piece) for piece in cut)

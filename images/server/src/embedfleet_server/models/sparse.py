@@ -107,7 +107,7 @@ class SparseModel:
     def try_lanes(self, found: Lanes | None) -> float | None:
         """See `Forward.try_lanes`; weights that are looked up have no use for them."""
         tried = [forward.try_lanes(found, self.info.max_tokens) for forward in self._computed()]
-        return next(iter(tried), None)
+        return min((share for share in tried if share is not None), default=None)
 
     def _computed(self) -> list[Forward]:
         return [route.forward for route in self._routes.values() if isinstance(route.forward, Forward)]
@@ -200,10 +200,10 @@ class SparseForward(Forward):
         order = torch.tensor([index for indices, _ in parts for index in indices]).argsort()
         return torch.cat([features["sentence_embedding"] for _, features in parts])[order]
 
-    def _most(self) -> int | None:
-        """No more than its logits' limit."""
-        most = super()._most()
-        limit = most if self._limits is None else self._limits.tokens
+    def _most(self, beside: int = 1) -> int | None:
+        """No more than its logits' limit, which rows that are computed at a time share."""
+        most = super()._most(beside)
+        limit = most if self._limits is None else self._limits.tokens // beside
         return limit if most is None or limit is None else min(limit, most)
 
     def given(self, piece: Sequence[Encoded]) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ class Transfers(Protocol):
 
 
 def transfers(device: torch.device) -> Transfers:
-    """Those of a device; one object serves one thread at a time, and what it fetches any other."""
+    """Those of a device; a GPU's serves one thread at a time, and what it fetches any other."""
     return PinnedTransfers(device) if device.type == "cuda" else PlainTransfers(device)
 
 
