@@ -61,13 +61,13 @@ def _row(spans: Sequence[Span], window: Window) -> tuple[float, tuple[str, str, 
     """The part of the time in which no module computed; the cells of one load."""
     modules = [span for span in spans if span[0] not in _STAGES]
     forwards = [span for span in spans if span[0] == FORWARD]
-    idle = _idle(modules, window)
+    idle = idle_share(modules, window)
     stages = dict.fromkeys([PARSE, TOKENIZE, *(span[0] for span in modules), ANSWER])
     busy = ", ".join(f"{one} {covered([span for span in spans if span[0] == one], window):.1%}" for one in stages)
     return idle, (f"{idle:.1%}", f"{1 - covered(forwards, window):.1%}", busy)
 
 
-def _idle(modules: Sequence[Span], window: Window) -> float:
+def idle_share(modules: Sequence[Span], window: Window) -> float:
     """The part of the time in which no module computed; where rows are computed side by side, of that of each lane."""
     lanes = {thread for _, thread, _, _ in modules if thread.startswith(LANE)}
     by_all = [span for span in modules if span[1] not in lanes]

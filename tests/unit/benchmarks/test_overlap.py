@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.overlap import covered, draw
+from tests.benchmarks.overlap import covered, draw, idle_share
 
 pytestmark = pytest.mark.requirement("N3")
 
@@ -19,6 +19,14 @@ def test_nothing_covers_nothing() -> None:
     """A window without a span is idle."""
     assert covered([], (1.0, 2.0)) == 0
     assert covered([("a", "one", 3.0, 4.0)], (1.0, 2.0)) == 0
+
+
+def test_a_lane_is_idle_while_another_computes() -> None:
+    """Of two lanes one computes for half of the window; what the device's own thread computes keeps both busy."""
+    side = [("Transformer", "device lane_0", 0.0, 10.0), ("Transformer", "device lane_1", 0.0, 5.0)]
+    assert idle_share(side, (0.0, 10.0)) == pytest.approx(0.25)
+    assert idle_share([*side, ("Transformer", "device cpu_0", 8.0, 10.0)], (0.0, 10.0)) == pytest.approx(0.15)
+    assert idle_share([("Transformer", "device cpu_0", 0.0, 4.0)], (0.0, 10.0)) == pytest.approx(0.6)
 
 
 def test_the_picture_has_a_line_for_each_thread(tmp_path: Path) -> None:
