@@ -8,7 +8,8 @@ import itertools
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +33,9 @@ class Runs:
         self._shape = {"num_heads": config["num_attention_heads"], "hidden_size": config["hidden_size"]}
 
     def ways(self, precision: str) -> Mapping[str, Callable[[], tuned.Way]]:
-        """Of the plain graph and the one that its optimizer fused; threads that wait spin or sleep."""
+        """Of the plain graph and the one that its optimizer fused; threads that wait spin or sleep, or have none to
+        wait for: each core computes a batch of its own.
+        """
         graphs = {"plain graph": lambda: self._plain, "fused graph": self._fused}
         if precision == "int8":
             made = {
@@ -40,11 +43,11 @@ class Runs:
                 for graph, size in _BLOCKS.items()
             }
             graphs = {**made, "dynamic, fused graph": self._dynamic}
-        waits = {"spinning": "1", "sleeping": "0"}
+        shared = {"spinning": _together("1"), "sleeping": _together("0"), "a batch for each core": _beside}
         return {
-            f"{graph}, {wait}": partial(_way, file, waits[wait])
-            for (graph, file), wait in itertools.product(graphs.items(), waits)
-            if not (graph.startswith("dynamic") and wait == "sleeping")  # it is too far from float32 to be timed
+            f"{graph}, {how}": partial(way, file)
+            for (graph, file), (how, way) in itertools.product(graphs.items(), shared.items())
+            if not (graph.startswith("dynamic") and how != "spinning")  # it is too far from float32 to be timed
         }
 
     def _fused(self) -> Path:
@@ -87,17 +90,29 @@ class Runs:
         return file
 
 
-def _way(file: Callable[[], Path], spinning: str) -> tuned.Way:
+def _session(file: Path, threads: int, spinning: str) -> Any:
     ort: Any = import_module("onnxruntime")  # of the peer's environment, not of this project's
     options = ort.SessionOptions()
-    options.intra_op_num_threads = tuned.threads()
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-    session = ort.InferenceSession(str(file()), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def way(batches: Sequence[tuned.Features]) -> list[Any]:
-        return [session.run(None, batch)[0] for batch in batches]
 
-    return way
+def _together(spinning: str) -> Callable[[Callable[[], Path]], tuned.Way]:
+    """All threads on one batch after the other."""
+
+    def made(file: Callable[[], Path]) -> tuned.Way:
+        session = _session(file(), tuned.threads(), spinning)
+        return lambda batches: [session.run(None, batch)[0] for batch in batches]
+
+    return made
+
+
+def _beside(file: Callable[[], Path]) -> tuned.Way:
+    """As many batches at once as there are cores, each by one thread."""
+    session = _session(file(), 1, "0")
+    pool = ThreadPoolExecutor(tuned.threads())
+    return lambda batches: list(pool.map(lambda batch: session.run(None, batch)[0], batches))
 
 
 if __name__ == "__main__":
