@@ -219,7 +219,7 @@ def tried(beside: float, whole: float, first: float = 0.0) -> tuple[float, list[
     return lanes.share(Told(2), compute, ["row"] * 2, ["row"] * 2, clock=lambda: now[0]), took
 
 
-@pytest.mark.parametrize(("width", "layers", "tokens"), [(384, 4, 256), (8192, 1, 128), (8192, 9, 0)])
+@pytest.mark.parametrize(("width", "layers", "tokens"), [(384, 4, 512), (8192, 2, 256), (8192, 8, 128), (8192, 9, 0)])
 def test_large_models_are_tried_with_few_tokens_or_not_at_all(width: int, layers: int, tokens: int) -> None:
     """What takes seconds of each load is not tried."""
     module = torch.nn.Sequential(*(torch.nn.Linear(width, width, device="meta") for _ in range(layers)))
