@@ -26,8 +26,8 @@ _START_SECONDS = 10.0  # for threads to begin; they may not wait for ever for on
 _TRIES = 6
 _ENOUGH_SECONDS = 1.0  # of a trial; MiniLM takes about 0.4 a try
 _TOKENS, _WORK = 512, 2**35
-"""Tokens of a lane in a trial, and multiplications, which bound them: one second of a core. With MiniLM on a Zen 3 eight
-trials gave 0.29 to 0.85 with 512, and 0.84 to 1.02 with 256, where noise decided."""
+"""Tokens of a lane in a trial, and multiplications, which bound them: one second of a core. With MiniLM on a Zen 3
+eight trials gave 0.29 to 0.85 with 512, and 0.84 to 1.02 with 256, where noise decided."""
 _LARGEST = 2**29
 """Multiplications for a token, above which nothing is tried: that would take more than 4 s of each load on two cores
 of a Zen 3, at 0.14 TFLOP/s."""
