@@ -42,6 +42,17 @@ def test_what_could_never_fit_is_told_apart() -> None:
 
 
 @pytest.mark.requirement("B7")
+def test_what_a_model_could_never_take_is_told_though_the_service_is_full() -> None:
+    """Another try would not help, whatever waits before it: three inputs for a model that takes two at most."""
+    made = core(Bound(10), Bound(2))
+    made.add_model("wide", Policy(max_batch_size=4))
+    assert made.reserve("wide", 9, 0.0) is None
+    never = made.reserve("a", 3, 0.0)
+    assert never is not None
+    assert (never.reason, never.retry_after) == ("3 inputs in one request; at most 2 fit", None)
+
+
+@pytest.mark.requirement("B7")
 def test_tokens_are_bounded_over_all_models() -> None:
     """100 tokens over the service: 60 of one model leave no room for 50 of another."""
     made = core(Bound(10, 100))

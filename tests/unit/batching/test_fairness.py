@@ -76,6 +76,21 @@ def test_a_tenant_is_present_for_ten_seconds_or_as_long_as_it_holds_places() -> 
 
 
 @pytest.mark.requirement("B21")
+@pytest.mark.parametrize(("came", "holds"), [(("red", "blue"), "red"), (("red", "blue", "red"), "")])
+def test_who_is_present_is_told_one_by_one(came: tuple[str, ...], holds: str) -> None:
+    """Red and blue came by 5, green at 15: red is present, as it holds a place or came again, and blue is not."""
+    shares = Shares()
+    for turn, tenant in enumerate(came):
+        shares.seen(tenant, 2.5 * (turn + 1))
+    if holds:
+        shares.hold(holds, 1)
+    shares.seen("green", 15.1)
+    shares.hold("green", 1)
+    assert shares.over("green", 4, 10, 1.0) is None
+    assert shares.over("green", 5, 10, 1.0) is not None
+
+
+@pytest.mark.requirement("B21")
 def test_places_given_back_are_free_again() -> None:
     """Held are those reserved, queued, and no longer those that run, failed or were dropped."""
     core = BatchingCore(1, Bound(10))

@@ -1,6 +1,6 @@
 """Whether work may come in: all of it or nothing, within a bound in inputs and one in tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedfleet_server.batching.types import Bound, Refusal
@@ -34,21 +34,19 @@ def is_full(bound: Bound, load: Load, inputs: int, tokens: int) -> bool:
 
 
 def admit(
-    pairs: Iterable[tuple[Bound, Load]], inputs: int, tokens: int, backlog_seconds: float | None
+    pairs: Sequence[tuple[Bound, Load]], inputs: int, tokens: int, backlog_seconds: float | None
 ) -> Refusal | None:
     """The refusal of work under several bounds at once (the service's, the model's), None when it fits."""
-    pairs = list(pairs)
-    for bound, _ in pairs:
-        reason = too_large(bound, inputs, tokens)
-        if reason is not None:
-            return Refusal(reason, None)
     for bound, load in pairs:
-        if is_full(bound, load, inputs, tokens):
-            reason = (
-                f"the queue is full: {load.inputs + load.reserved} inputs wait already; the bound is {_words(bound)}"
-            )
-            return Refusal(reason, delay(backlog_seconds))
+        if is_full(bound, load, inputs, tokens):  # so is what could never fit
+            never = next((reason for of, _ in pairs if (reason := too_large(of, inputs, tokens)) is not None), None)
+            return _full(bound, load, backlog_seconds) if never is None else Refusal(never, None)
     return None
+
+
+def _full(bound: Bound, load: Load, backlog_seconds: float | None) -> Refusal:
+    reason = f"the queue is full: {load.inputs + load.reserved} inputs wait already; the bound is {_words(bound)}"
+    return Refusal(reason, delay(backlog_seconds))
 
 
 def delay(backlog_seconds: float | None) -> float:

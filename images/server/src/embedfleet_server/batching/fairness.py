@@ -64,16 +64,14 @@ class Shares:
     def __init__(self) -> None:
         self._held: dict[str, int] = {}
         self._last_seen: dict[str, float] = {}
-        self._now = 0.0
+        """When those who are present sent their last request, in that order."""
 
     def seen(self, tenant: str, now: float) -> None:
         """A request of `tenant` came, admitted or not."""
-        self._now = now
+        self._last_seen.pop(tenant, None)
         self._last_seen[tenant] = now
-        if len(self._last_seen) > 1:
-            gone = [name for name, at in self._last_seen.items() if at < now - _REMEMBERED and not self._held.get(name)]
-            for name in gone:
-                del self._last_seen[name]
+        if next(iter(self._last_seen.values())) < now - _REMEMBERED:
+            self._forget_those_before(now - _REMEMBERED)
 
     def hold(self, tenant: str, inputs: int) -> None:
         """So many more (or fewer) inputs of `tenant` wait."""
@@ -82,6 +80,17 @@ class Shares:
             self._held[tenant] = held
         else:
             self._held.pop(tenant, None)
+
+    def _forget_those_before(self, time: float) -> None:
+        """Tenants whose last request came before, but for those who still hold places."""
+        gone = list[str]()
+        for name, at in self._last_seen.items():
+            if at >= time:
+                break
+            if not self._held.get(name):
+                gone.append(name)
+        for name in gone:
+            del self._last_seen[name]
 
     def over(self, tenant: str, inputs: int, places: int, delay: float) -> Refusal | None:
         """The refusal of what would pass the tenant's part; one that holds nothing is always within it."""

@@ -51,8 +51,9 @@ class Intake(Roster):
         model = self._models[name]
         if reserved:
             self._door.reserve(model, -len(payloads), tenant)
-        expected = model.expected(priority, tenant, sum(costs))
-        refusal = self._admit(model, 0 if reserved else len(payloads), sum(costs), tenant)
+        tokens = sum(costs)
+        expected = model.expected(priority, tenant, tokens)
+        refusal = self._admit(model, 0 if reserved else len(payloads), tokens, tenant)
         refusal = refusal or self._too_late(model, len(payloads), expected, within - now)
         if refusal is not None:
             return refusal

@@ -89,10 +89,12 @@ class ModelState:
 
         Those of which it is not known (`surely`: or hardly) count as the mean of the others; None where that is all.
         """
+        mean = self._mean_speed(surely) if self._further else self.first.tokens_per_second(surely=surely)
+        return mean * min(self.permits, max(1, len(self.devices))) if mean else None
+
+    def _mean_speed(self, surely: bool) -> float | None:
         speeds = [speed for learnt in self._all() if (speed := learnt.tokens_per_second(surely=surely))]
-        if not speeds:
-            return None
-        return sum(speeds) / len(speeds) * min(self.permits, max(1, len(self.devices)))
+        return sum(speeds) / len(speeds) if speeds else None
 
     # Whether it is well.
 
@@ -103,11 +105,14 @@ class ModelState:
 
     def refusal(self, now: float) -> Refusal | None:
         """What the door answers where it fails on all of its devices: that of the one that is tried first."""
-        refusals = [breaker.refusal(now) for breaker in self.breakers.values()]
-        if not self.devices or len(refusals) < len(self.devices):
+        if not self.devices or len(self.breakers) < len(self.devices):
             return None
-        found = [refusal for refusal in refusals if refusal is not None]
-        return None if len(found) < len(refusals) else min(found, key=lambda refusal: refusal.retry_after or 0.0)
+        found = list[Refusal]()
+        for breaker in self.breakers.values():
+            if (refusal := breaker.refusal(now)) is None:
+                return None
+            found.append(refusal)
+        return min(found, key=lambda refusal: refusal.retry_after or 0.0)
 
     def breaker_of(self) -> tuple[State, str]:
         """The state of the device on which it is best, and the cause of the last failure there."""

@@ -61,6 +61,8 @@ class Pressure:
     """The level of each place, from one reading to the next."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
+    level: Level = field(default=Level.NORMAL, init=False)
+    """That of the fullest place: asked for with each request, so it is kept."""
     _levels: dict[str, Level] = field(default_factory=dict)
     _shares: dict[str, float] = field(default_factory=dict)
 
@@ -71,12 +73,8 @@ class Pressure:
             place: level_after(self._levels.get(place, Level.NORMAL), share, self.thresholds)
             for place, share in self._shares.items()
         }
+        self.level = max(self._levels.values(), default=Level.NORMAL)
         return self.level
-
-    @property
-    def level(self) -> Level:
-        """The level of the fullest place."""
-        return max(self._levels.values(), default=Level.NORMAL)
 
     def within(self, limit: int) -> int:
         """The configured budget in tokens, cut to what the level allows."""

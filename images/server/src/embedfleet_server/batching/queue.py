@@ -92,10 +92,14 @@ class ModelQueue:
 
         All of higher priority; of its own, what waits of its tenant, and of each other tenant at most as much.
         """
-        equal = self._levels.get(priority, {})
-        before = equal[tenant].tokens if tenant in equal else 0
-        others = sum(min(before + tokens, flow.tokens) for name, flow in equal.items() if name != tenant)
-        higher = sum(f.tokens for level, flows in self._levels.items() if level > priority for f in flows.values())
+        higher = before = others = 0
+        for level, flows in self._levels.items():
+            if level > priority:
+                higher += sum(flow.tokens for flow in flows.values())
+            elif level == priority:
+                before = flows[tenant].tokens if tenant in flows else 0
+                most = before + tokens
+                others = sum([min(most, flow.tokens) for name, flow in flows.items() if name != tenant])
         return higher + before + others
 
     def flows(self, level: int) -> list[Flow]:
