@@ -1,4 +1,4 @@
-"""The figure of docs/benchmarks.md says what its tables say."""
+"""The figures of the benchmarks' pages say what their tables say."""
 
 import re
 from collections.abc import Sequence
@@ -17,13 +17,22 @@ def labels(figure: Path) -> set[str]:
     return {found.strip() for found in re.findall(r">([^<>]+)</text>", figure.read_text(encoding="utf-8"))}
 
 
-def test_the_figure_of_the_docs_is_drawn_from_the_docs_tables() -> None:
-    """Each speed of the tables stands at a bar; the page shows the figure."""
-    text = plot.REPORT.read_text(encoding="utf-8")
-    assert f"]({plot.REPORT.with_suffix('.svg').name})" in text
-    written = labels(plot.REPORT.with_suffix(".svg"))
-    bars = [bar for _, some in plot.panels(plot.tables(text)) for bar in some]
-    assert len(bars) > 30
+PAGES = (plot.REPORT, plot.REPORT.with_name("benchmarks-bfloat16.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_figures_of_the_docs_are_drawn_from_the_docs_tables(page: Path) -> None:
+    """Each speed of the tables stands at a bar, peers' too, by mix and over HTTP; the page shows the figure.
+
+    How many bars there are goes by the precisions that the processor has.
+    """
+    text = page.read_text(encoding="utf-8")
+    assert f"]({page.with_suffix('.svg').name})" in text
+    written = labels(page.with_suffix(".svg"))
+    panels = [bars for _, bars in plot.panels(plot.tables(text))]
+    beside = ["OpenVINO, float32"] * 3 + ["infinity, 64 clients x 1 text"]
+    assert [peer in dict(bars) for peer, bars in zip(beside, panels, strict=True)] == [True] * 4
+    bars = [bar for some in panels for bar in some]
     assert {name for name, _ in bars} | {f"{value:,.0f}" for _, value in bars} <= written
 
 
