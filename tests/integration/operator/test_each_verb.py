@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 
 import pytest
 
@@ -22,7 +21,7 @@ from embedfleet_operator.reconcile import Reconciler
 from tests.cluster.cluster import Cluster
 from tests.support import privileges
 from tests.support.clusters import with_contract
-from tests.support.operators import Place, until, working
+from tests.support.operators import Place, until, whole_pass, working
 from tests.support.privileges import Lack
 
 NAMESPACE = "verbs"
@@ -85,7 +84,7 @@ async def one_pass(lack: Lack, place: Place) -> str:
         reconciler = Reconciler(api, Observer(api, pods, told), told.identity)
         try:
             await api.services()  # as the resync does
-            await reconciler.reconcile(NAMESPACE, lack.service, datetime.now(UTC))
+            await whole_pass(reconciler, NAMESPACE, lack.service)
         except Refused as refusal:  # which the operator logs
             return str(refusal)
     return json.dumps(of(lack, place).get("embed").get("status", {}))

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from embedfleet_operator.observed import Way, plain
 from embedfleet_operator.pods import Pods
 from embedfleet_operator.reconcile import Reconciler
 from tests.support.fields import Case, cases
-from tests.support.operators import Place, configuration_of, manifest_of
+from tests.support.operators import Place, configuration_of, manifest_of, whole_pass
 
 Plain = dict[str, Any]
 Essence = dict[tuple[str, str], Plain]
@@ -119,7 +118,7 @@ class Bench:
         """Until the Deployment's controller has caught up and a pass has nothing to write."""
         for _ in range(100):
             before = self._way.writes
-            await self._reconciler.reconcile(self._place.namespace, self._place.name, datetime.now(UTC))
+            await whole_pass(self._reconciler, self._place.namespace, self._place.name)
             told = await self._cluster.service(self._place.namespace, self._place.name) or {}
             if self._way.writes == before and not _is_applying(told):
                 return

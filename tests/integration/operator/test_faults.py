@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from embedfleet_operator.observe import Observer
 from embedfleet_operator.pods import Pods
 from embedfleet_operator.reconcile import Reconciler
 from tests.support.faulty_proxy import proxied
-from tests.support.operators import CHILDREN, Place, configuration_of, until, working
+from tests.support.operators import CHILDREN, Place, configuration_of, until, whole_pass, working
 
 Plain = dict[str, Any]
 MOST_WRITES = 40
@@ -55,7 +54,7 @@ async def one_pass(place: Place, at: int = MOST_WRITES, fault: str = "before") -
         faulty = FaultyWrites(http, at, fault)
         cluster = Cluster(faulty)
         reconciler = Reconciler(cluster, Observer(cluster, pods, configuration), "test")
-        await reconciler.reconcile(place.namespace, place.name, datetime.now(UTC))
+        await whole_pass(reconciler, place.namespace, place.name)
         return faulty.writes
 
 
