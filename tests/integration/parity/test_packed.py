@@ -137,6 +137,28 @@ def test_fused_layers_of_torch_s_own_products_give_the_same(
     assert closeness(model.forward(encoded), other.forward(encoded)) >= LEAST[dtype]
 
 
+@pytest.mark.parametrize("name", [name for name in TINY if name.startswith(FUSED)])
+def test_few_tokens_by_packed_products_give_the_same(
+    directories: Directories, padded: Callable[..., DenseModel], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where torch's own products are the faster ones for many rows only: each text alone, and all together."""
+    monkeypatch.setattr(linear, "_is_worth_it", lambda _: False)
+    monkeypatch.setattr(linear, "_are_faster", lambda _: True)
+    model, other = load(directories(name)), padded(directories(name))
+    rows: list[int] = []
+    right = linear.PackedLinear.activated
+
+    def seen(layer: linear.PackedLinear, x: torch.Tensor, *how: str) -> torch.Tensor:
+        rows.append(len(x))
+        return right(layer, x, *how)
+
+    monkeypatch.setattr(linear.PackedLinear, "activated", seen)
+    encoded = model.encode(TEXTS, "")
+    for batch in (*([one] for one in encoded), encoded):
+        assert closeness(model.forward(batch), other.forward(batch)) >= LEAST["Float32"]
+    assert 1 <= min(rows) <= max(rows) <= 32
+
+
 @pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("dtype", PACKED_DTYPES)
 @pytest.mark.parametrize("name", TINY)

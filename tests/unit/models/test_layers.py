@@ -68,13 +68,19 @@ def test_all_layers_are_replaced_and_can_be_put_back(packed: Model) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("lengths", [(9, 55), (9, 20)])
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "gelu_new", "relu"])
-def test_products_that_are_not_packed_are_fused_too(activation: str) -> None:
-    """Where torch's own are the faster ones; what is written in place is none of the layer's input."""
+def test_products_that_are_not_packed_are_fused_too(
+    monkeypatch: pytest.MonkeyPatch, activation: str, lengths: tuple[int, int]
+) -> None:
+    """Where torch's own are the faster ones, or but for few rows; what is written in place is none of the input."""
+    monkeypatch.setattr(linear, "_are_faster", lambda _: True)
     model: Any = seeded(BertModel, BertConfig(vocab_size=50, hidden_act=activation, **SIZES))
     plain = model.eval().encoder.layer[0]
-    assert fuse(model) is not None
-    placed = row([9, 55])
+    replaced = fuse(model)
+    assert replaced is not None
+    assert replaced.quicken()
+    placed = row(lengths)
     whole = torch.randn(1, len(placed.owners), SIZES["hidden_size"], generator=torch.Generator().manual_seed(0))
     given = whole.clone()
     made = model.encoder.layer[0](whole, _ALL_SEE_ALL, segments=placed)

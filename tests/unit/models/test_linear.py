@@ -1,11 +1,13 @@
 """Linear layers packed for oneDNN."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from torch import nn
 
 from embedfleet_server.models import linear
-from embedfleet_server.models.linear import PackedLinear, pack
+from embedfleet_server.models.linear import PackedLinear, PlainLinear, pack, pack_few
 from tests.support.processors import needs_packed_bfloat16
 
 
@@ -124,3 +126,89 @@ def test_a_build_without_the_operators_changes_nothing(monkeypatch: pytest.Monke
     assert not pack(model, timed=False)
     assert not linear.left(model)
     assert len([module for module in model.modules() if isinstance(module, nn.Linear)]) == 2
+
+
+def _plain() -> list[PlainLinear]:
+    torch.manual_seed(0)
+    return [PlainLinear(nn.Linear(48, 96)), PlainLinear(nn.Linear(96, 48))]
+
+
+def _measured(times: list[float]) -> Callable[..., list[float]]:
+    """In place of a clock: what is to be timed is computed, and took so long."""
+
+    def shortest(calls: Sequence[Callable[[], object]], tries: int) -> list[float]:
+        for call in calls:
+            call()
+        return times
+
+    return shortest
+
+
+FEW_ARE_FASTER = [0.8, 1.0, 0.9, 1.0]
+
+
+@pytest.mark.requirement("S2")
+@pytest.mark.parametrize("rows", [1, 32, 33, 500])
+def test_few_rows_are_packed_and_many_are_not(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """What a layer gives is the same with either, whatever is computed within it."""
+    monkeypatch.setattr(linear, "shortest", _measured(FEW_ARE_FASTER))
+    (layer, _), (few, other) = _plain(), _plain()
+    x, residual = torch.randn(rows, 48), torch.randn(rows, 96)
+    with torch.inference_mode():
+        assert pack_few([few, other])
+        assert (few.few(x) is not None) is (rows <= 32)
+        for made, expected in (
+            (few(x), layer(x)),
+            (few.activated(x, "gelu", "none"), layer.activated(x, "gelu", "none")),
+            (few.added(x, residual), layer.added(x, residual)),
+        ):
+            torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_form_for_few_rows_is_no_other_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is reckoned from a model's layers stays the same."""
+    monkeypatch.setattr(linear, "shortest", _measured(FEW_ARE_FASTER))
+    model = nn.ModuleList(_plain())
+    before = linear.multiplications(model)
+    assert pack_few(_layers(model))
+    assert linear.multiplications(model) == before
+
+
+def _layers(model: nn.Module) -> list[PlainLinear]:
+    return [part for part in model.modules() if isinstance(part, PlainLinear)]
+
+
+@pytest.mark.parametrize("times", [[0.95, 1.0, 0.8, 1.0], [0.8, 1.0, 0.95, 1.0]])
+def test_few_rows_stay_where_they_gain_little(monkeypatch: pytest.MonkeyPatch, times: list[float]) -> None:
+    """One text's or two: less gain may be noise, and the weights would be in memory twice."""
+    monkeypatch.setattr(linear, "shortest", _measured(times))
+    layers = _plain()
+    assert not pack_few(layers)
+    assert layers[0].few(torch.randn(1, 48)) is None
+
+
+def test_large_weights_are_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the bound they are."""
+    monkeypatch.setattr(linear, "shortest", _measured(FEW_ARE_FASTER))
+    monkeypatch.setattr(linear, "_FEW_BYTES", 2 * 48 * 96 * 4 - 1)
+    assert not pack_few(_plain())
+    monkeypatch.setattr(linear, "_FEW_BYTES", 2 * 48 * 96 * 4)
+    assert pack_few(_plain())
+
+
+def test_few_rows_of_half_precision_and_of_no_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 is packed for all rows or for none; float16 has no packed form."""
+    monkeypatch.setattr(linear, "shortest", _measured(FEW_ARE_FASTER))
+    for dtype in (torch.bfloat16, torch.float16):
+        assert not pack_few([PlainLinear(nn.Linear(48, 96, dtype=dtype))])
+    assert not pack_few([])
+
+
+def test_without_the_operators_few_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sees an error."""
+
+    def missing(_: nn.Linear) -> PackedLinear:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(linear, "PackedLinear", missing)
+    assert not pack_few(_plain())

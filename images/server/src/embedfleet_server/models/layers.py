@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import gelu, relu
 
 from embedfleet_server.models.attention import Sees, within
-from embedfleet_server.models.linear import MISSING, PackedLinear, Product, joined, product
+from embedfleet_server.models.linear import MISSING, PackedLinear, PlainLinear, Product, joined, pack_few, product
 from embedfleet_server.models.segments import Row
 
 
@@ -124,6 +124,11 @@ class Replaced:
         """Put the old ones back."""
         for place, layer in enumerate(self.before):
             self.layers[place] = layer
+
+    def quicken(self) -> bool:
+        """Let few rows take packed products where these are faster, though torch's own are for many; whether so."""
+        found = [each for layer in self.layers if isinstance(layer, FusedLayer) for each, _ in layer.products()]
+        return pack_few([each for each in found if isinstance(each, PlainLinear)])
 
 
 def fuse(model: Any) -> Replaced | None:

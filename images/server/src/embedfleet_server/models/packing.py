@@ -170,7 +170,10 @@ def _is_fused(found: Packed, model: Any, trial: _Trial) -> bool:
     if why is not None:
         _log.warning("the layers of %s are its own: fused ones give %s", type(model).__name__, why)
         replaced.undo()
-    return why is None
+        return False
+    if replaced.quicken():
+        _log.info("%s: rows of few tokens take packed products, others torch's own", type(model).__name__)
+    return True
 
 
 def _said(error: Exception) -> str:
