@@ -28,8 +28,12 @@ AWAY = "away"
 class Load:
     """What all clients share."""
 
-    def __init__(self, host: str, port: int, prefix: str) -> None:
+    def __init__(
+        self, host: str, port: int, prefix: str, *, period: float = _PERIOD_SECONDS, lasting: bool = True
+    ) -> None:
+        """`period` is one client's, in seconds; unless `lasting` it connects anew for each request."""
         self.host, self.port, self.prefix = host, port, prefix
+        self._period, self._lasting = period, lasting
         self.seen: dict[str, str] = {}
         self.going = True
         self._numbers = itertools.count()
@@ -61,8 +65,8 @@ class Load:
             writer.write(request(number, f"text {number}"))
             heard = await _within(reader)
             self.seen[number] = _outcome(heard)
-            open_ = heard is not None and not heard.closes
-            await asyncio.sleep(max(0.0, began + _PERIOD_SECONDS - loop.time()))
+            open_ = self._lasting and heard is not None and not heard.closes
+            await asyncio.sleep(max(0.0, began + self._period - loop.time()))
 
     async def tell(self) -> None:
         """The count, now and then."""

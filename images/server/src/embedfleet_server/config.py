@@ -33,6 +33,8 @@ class Limits:
     answer_bytes_per_second: int = 4 * 1024
     """Least rate at which an answer is read between two looks, or its client is cut off: low, since whoever reads a
     stream of lines may work on each."""
+    parting_seconds: float = 1.0
+    """How long who has got a connection as the last ones may take to send the request, before the port closes."""
     shutdown_seconds: float = 5.0
     """How long answers may still be written once the engine has stopped."""
 

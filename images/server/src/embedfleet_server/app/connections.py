@@ -7,6 +7,7 @@ an age at which it is retired.
 
 import asyncio
 import random
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -39,9 +40,17 @@ class Connection(RequestHandler):
     def __init__(self, *arguments: Any, limits: Limits, count: Callable[[str], None], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._limits, self._count = limits, count
-        self._retires = self._loop.time() + lifetime(limits.connection_seconds, random.random())  # noqa: S311  # jitter
+        self._began = self._loop.time()
+        self._retires = self._began + lifetime(limits.connection_seconds, random.random())  # noqa: S311  # jitter
         self._head: asyncio.TimerHandle | None = None
         self._unread: Unread | None = None
+
+    def awaits_request(self, since: float) -> bool:
+        """Whether a request is on its way as far as can be seen: its head has begun, or none has come since the
+        connection began, after `since`. A TLS handshake is part of that.
+        """
+        is_new = self._request_count == 0 and self._began > since
+        return is_new or self._head is not None
 
     @property
     def is_old(self) -> bool:
@@ -146,11 +155,21 @@ def _answer(failure: Failure) -> web.Response:
 class Connections(web.Server):
     """Makes a `Connection` of each that is accepted."""
 
-    made: Callable[..., RequestHandler] = Connection
+    made: Callable[..., Connection]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()  # nobody tells of a TLS handshake that failed
 
     def __call__(self) -> RequestHandler:
-        """One connection's handler; asyncio calls this for each."""
-        return self.made(self, loop=self._loop, **self._kwargs)
+        """One connection's handler; asyncio calls this for each, before a TLS handshake."""
+        made = self.made(self, loop=self._loop, **self._kwargs)
+        self._open.add(made)
+        return made
+
+    def awaits_request(self, since: float) -> bool:
+        """Whether any connection does, see there."""
+        return any(connection.awaits_request(since) for connection in self._open)
 
 
 class Runner(web.AppRunner):
@@ -162,6 +181,10 @@ class Runner(web.AppRunner):
         super().__init__(app, max_line_size=_LINE_BYTES, max_field_size=_FIELD_BYTES, **options)
         self._limits, self._refused = limits, count
         app.on_response_prepare.append(_say_who)
+
+    def awaits_request(self, since: float) -> bool:
+        """Whether any of its connections does, see there; none does before it is set up."""
+        return isinstance(self.server, Connections) and self.server.awaits_request(since)
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

@@ -17,6 +17,7 @@ from embedfleet_server.app.keys import Keys
 from embedfleet_server.app.leaving import lame_duck
 from embedfleet_server.app.lifecycle import AT_ONCE, Event, Lifecycle
 from embedfleet_server.app.metrics import Metrics
+from embedfleet_server.app.parting import part
 from embedfleet_server.app.spans import Spans
 from embedfleet_server.app.tls import Tls
 from embedfleet_server.app.tuning import Tuning
@@ -114,6 +115,7 @@ class Server:
         """Refuse what comes, finish what was accepted within `seconds`, close both ports."""
         await lame_duck(self.lifecycle, AT_ONCE)  # unless that has been
         report = await self._engine.stop(seconds)
+        await part(self._public, self._limits.parting_seconds)
         await self._cleanup()
         self.lifecycle.on(Event.DRAINED)
         return Farewell(report, self._metrics.codes["shutting_down"])
