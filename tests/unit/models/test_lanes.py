@@ -2,11 +2,13 @@
 
 import gc
 import logging
+import os
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,18 @@ def test_idle_lanes_do_not_keep_a_process_from_its_end() -> None:
     assert (ended.returncode, ended.stdout) == (3, "1\nthe end\n")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="hardware: nothing is bound on this system")
+def test_lanes_run_anywhere_though_a_bound_thread_starts_them() -> None:
+    """They would all stand on one core."""
+
+    def bound() -> list[set[int]]:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        return Lanes(3).map(lambda _: os.sched_getaffinity(0), range(3))
+
+    with ThreadPoolExecutor(1) as one:
+        assert one.submit(bound).result() == [os.sched_getaffinity(os.getpid())] * 3
+
+
 def test_lanes_are_shared_and_as_many_as_torch_s_threads(threads: None) -> None:
     """One set for all models; none where torch has one thread."""
     found = lanes.shared()
@@ -186,8 +200,8 @@ def test_lanes_are_shared_and_as_many_as_torch_s_threads(threads: None) -> None:
     assert lanes.shared() is None
 
 
-@pytest.mark.parametrize(("beside", "whole", "worth_it"), [(0.2, 0.4, True), (0.37, 0.4, True), (0.39, 0.4, False)])
-def test_the_trial_takes_what_is_clearly_shorter(beside: float, whole: float, worth_it: bool) -> None:
+@pytest.mark.parametrize(("beside", "whole", "worth_it"), [(0.2, 0.4, True), (0.43, 0.4, True), (0.45, 0.4, False)])
+def test_the_trial_takes_what_is_not_clearly_longer(beside: float, whole: float, worth_it: bool) -> None:
     """By a clock that each form moves on by what it is said to take; the first of all calls takes longer."""
     share, took = tried(beside, whole, first=0.1)
     assert share == pytest.approx(beside / whole)
@@ -338,7 +352,7 @@ def test_embeddings_that_change_with_the_row_have_no_lanes(kind: Any, tmp_path: 
     assert two.given == []
 
 
-@pytest.mark.parametrize(("share", "used"), [(0.8, True), (1.0, False)])
+@pytest.mark.parametrize(("share", "used"), [(0.8, True), (1.2, False)])
 def test_a_loaded_model_has_lanes_where_they_are_faster(
     share: float, used: bool, tmp_path: Path, two: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

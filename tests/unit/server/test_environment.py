@@ -1,11 +1,15 @@
 """What torch's libraries are told before they are imported."""
 
 import math
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from embedfleet.api.settings import ModelSettings
 from embedfleet_server import environment
+from embedfleet_server.__main__ import bound, configure
 
 pytestmark = pytest.mark.requirement("N1")
 
@@ -95,3 +99,68 @@ def test_the_quota_of_a_control_group(tmp_path: Path, texts: list[str], expected
 def test_no_control_group_is_no_limit(tmp_path: Path) -> None:
     """As on other systems than Linux."""
     assert environment.quota(((tmp_path / "missing",),)) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("environ", "quota", "given", "bound"),
+    [
+        ({}, math.inf, None, True),
+        ({}, 8.0, None, True),
+        ({}, 7.5, None, False),
+        ({"OMP_NUM_THREADS": "8"}, 8.0, None, True),
+        ({"OMP_NUM_THREADS": "2"}, math.inf, None, False),
+        ({}, math.inf, 2, False),
+        ({}, math.inf, 8, True),
+        ({"OMP_NUM_THREADS": "2"}, math.inf, 8, True),
+        ({}, math.inf, 16, False),
+    ],
+)
+def test_threads_are_bound_where_each_core_has_one(
+    environ: dict[str, str], quota: float, given: int | None, bound: bool
+) -> None:
+    """Fewer threads than cores would stand on the first ones, with those of every other process."""
+    expected = {"OMP_PLACES": "cores", "OMP_PROC_BIND": "true"} if bound else {}
+    assert environment.binding(environ, 8, quota, given) == expected
+
+
+def test_one_thread_is_bound_to_nothing() -> None:
+    """It waits for no other."""
+    assert environment.binding({}, 1, math.inf) == {}
+
+
+@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"])
+def test_the_users_own_word_on_cores_wins(name: str) -> None:
+    """Whichever variable it is said with."""
+    assert environment.binding({name: "x"}, 8, math.inf) == {}
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_threads_are_bound_where_models_compute_on_the_cpu(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads that hand work to several GPUs would all stand on one core."""
+    monkeypatch.setattr(environment, "cores", lambda: 4)
+    monkeypatch.setattr(environment, "quota", lambda: math.inf)
+    source = {"path": "unused"}
+    models = ModelSettings.model_validate(
+        {"service": "fleet", "gpuCount": gpus, "models": [{"name": "m", "source": source}]}
+    )
+    environ: dict[str, str] = {}
+    config = bound(configure(["--settings", "unused"], {}), models, environ)
+    assert config.binds_threads is ("OMP_PROC_BIND" in environ) is (gpus == 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="hardware: nothing is bound on this system")
+def test_a_bound_thread_is_freed() -> None:
+    """To where the process' first thread may run; and what is started later hears no word of binding."""
+    found: list[set[int]] = []
+
+    def import_torch() -> None:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        environment.unbind(environ)
+        found.append(os.sched_getaffinity(0))
+
+    environ = {"OMP_PLACES": "cores", "OMP_PROC_BIND": "true", "OMP_WAIT_POLICY": "PASSIVE"}
+    thread = threading.Thread(target=import_torch)
+    thread.start()
+    thread.join()
+    assert found == [os.sched_getaffinity(os.getpid())]
+    assert environ == {"OMP_WAIT_POLICY": "PASSIVE"}

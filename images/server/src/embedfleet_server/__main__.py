@@ -11,7 +11,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -84,7 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         leave_word(config.termination_log, "SettingsInvalid", str(error))
         return 2
+    config = bound(config, settings.models, os.environ)
     return run(config, settings, lambda spec: torch_loader(spec, config, settings))
+
+
+def bound(config: Config, models: ModelSettings, environ: MutableMapping[str, str]) -> Config:
+    """Its threads may be bound to cores where models compute on the CPU; `environ` is told."""
+    if models.gpu_count:
+        return config
+    told = environment.binding(environ, environment.cores(), environment.quota(), config.threads)
+    environ.update(told)
+    return replace(config, binds_threads=bool(told))
 
 
 def run(config: Config, settings: Settings, loader_of: LoaderOf) -> int:
@@ -157,6 +167,8 @@ def torch_loader(spec: ModelSpec, config: Config, settings: Settings) -> Loader:
         except ImportError as error:
             cause = f"{error}; pip install 'embedfleet-server[models]' brings what models need"
             raise ModelLoadFailed(spec.name, cause) from error
+        if config.binds_threads:
+            environment.unbind(os.environ)
         return loader(
             spec, store=config.store, offline=config.offline, gpu_count=settings.models.gpu_count,
             threads=config.threads, room=free_memory, compile_seconds=config.compile_seconds,

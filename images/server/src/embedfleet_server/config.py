@@ -56,6 +56,8 @@ class Config:
     """Never ask a hub."""
     threads: int | None = None
     """Threads of a forward on the CPU; None leaves it to torch."""
+    binds_threads: bool = False
+    """OpenMP has been told to bind them to cores (see `environment`)."""
     compile_seconds: float = 120.0
     """For what is compiled of a model while it is loaded; 0 compiles nothing. The startup probe waits for 1800."""
     api_keys: Path | None = None

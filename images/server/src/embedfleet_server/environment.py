@@ -3,22 +3,28 @@
 OpenMP: how many threads, and that those which wait soon sleep. Torch computes on a CPU with OpenMP's threads. At each
 end of a parallel part they wait for each other, and by default they spin for milliseconds while they wait: where
 another process has one of the cores, the others burn theirs until it is back. Asleep they leave it to whoever has work,
-but to be woken takes longer than many a part does: so they spin for a moment, and sleep then.
+but to be woken takes longer than many a part does: so they spin for a moment, and sleep then. Where each core has one,
+each is bound to its own: the system wakes a thread on the core of the one that wakes it, where it waits for that one,
+though the next core is idle (decision 0013).
 
 oneDNN: how many of the kernels that it makes for each shape are kept.
 
 torch.compile: where it keeps what it made.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 _POLICY = "OMP_WAIT_POLICY"
 _SPINS = "GOMP_SPINCOUNT"
 _SPINNING = (_POLICY, _SPINS, "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Variables that say how threads wait, of OpenMP and of its two implementations; with any the user has decided."""
+_BOUND = {"OMP_PLACES": "cores", "OMP_PROC_BIND": "true"}  # to cores, not to the threads that a core may have
+_BINDING = (*_BOUND, "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+"""Variables that say where threads run; with any the user has decided."""
 _MOMENT = 10_000
 """Looks of a waiting thread before it sleeps, in GNU's OpenMP; decision 0013 has what 0 to 30,000 cost and gain."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -56,6 +62,37 @@ def threads(environ: Mapping[str, str], cores: int, quota: float) -> dict[str, s
         if quota >= _count({**environ, **told}, cores):  # else what is spun away is missing to the others
             told[_SPINS] = str(_MOMENT)
     return told
+
+
+def binding(environ: Mapping[str, str], cores: int, quota: float, given: int | None = None) -> dict[str, str]:
+    """Those that bind OpenMP's threads, for a process that computes on the CPU; `given` is how many the user asks for.
+
+    Nothing unless each core has its thread: fewer would all stand on the first cores, as those of other processes do.
+    Nor where the quota is less than the cores, which leaves some to others.
+    """
+    count = given or _count(environ, cores)
+    is_said = any(name in environ for name in _BINDING)
+    return dict(_BOUND) if 1 < count == cores <= quota and not is_said else {}
+
+
+def unbind(environ: MutableMapping[str, str]) -> None:
+    """After torch was imported, in the thread that did so: OpenMP has bound that to the first core.
+
+    It may run anywhere again, and processes started later are not bound.
+    """
+    for name in _BOUND:
+        environ.pop(name, None)
+    run_anywhere()
+
+
+def run_anywhere() -> None:
+    """Let this thread run wherever the process' first one may, which computes nothing and is never bound.
+
+    A thread begins with the binding of the one that starts it.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):  # a sandbox may forbid it, or take cores away meanwhile
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
 
 
 def _count(environ: Mapping[str, str], cores: int) -> int:

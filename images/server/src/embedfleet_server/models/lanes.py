@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 
 from embedfleet_server.engine.thread_names import LANE, name_thread
+from embedfleet_server.environment import run_anywhere
 from embedfleet_server.models.layout import LEAST
 from embedfleet_server.models.linear import multiplications
 from embedfleet_server.models.timing import Clock, shortest
@@ -31,7 +32,9 @@ eight trials gave 0.29 to 0.85 with 512, and 0.84 to 1.02 with 256, where noise 
 _LARGEST = 2**29
 """Multiplications for a token, above which nothing is tried: that would take more than 4 s of each load on two cores
 of a Zen 3, at 0.14 TFLOP/s."""
-_WORTH_IT = 0.95  # of the time of all threads on a row: less gain could be noise
+_WORTH_IT = 1.1
+"""Of the time of all threads on a row. While a server serves, its other threads and its clients take cores away, which
+a trial at load does not see: where it said 0.79 to 1.08, lanes took 0.84 to 0.94 at saturation (decision 0021)."""
 _CHANGING = ("dynamic", "longrope")
 """Kinds of rotary embeddings that keep what the last row needed: rows side by side would take each other's."""
 
@@ -71,6 +74,7 @@ class Lanes:
 
 def _alone(started: threading.Barrier) -> None:
     name_thread(LANE)
+    run_anywhere()  # the thread that starts this one may be bound
     torch.get_num_threads()  # else the thread's first operation sets its number to the one of threads to come
     torch.set_num_threads(1)
     started.wait(_START_SECONDS)
@@ -134,5 +138,5 @@ def _by_all(compute: Callable[[Part], object], parts: Sequence[Part]) -> None:
 
 
 def is_worth_it(share: float) -> bool:
-    """Whether so much of the time is clearly less."""
+    """Whether a batch that takes so much of the time in a trial takes less while a server serves."""
     return share < _WORTH_IT
