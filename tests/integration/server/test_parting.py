@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from embedfleet_server.app.parting import stop_handshakes
+from embedfleet_server.app.parting import dropped, rest, stop_handshakes
 from embedfleet_server.app.tls import Tls
 from embedfleet_server.config import Limits
 from tests.support.certificates import pair, write
@@ -26,7 +26,10 @@ CROWD = 200
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 LOST = Heard(0, True, b"{}")
 """No answer."""
+PATIENT = Limits(parting_seconds=30.0)
+"""What is waited for comes at once, unless the machine stands still."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+LONGER = {"FAKE_LIMITS": '{"parting_seconds": 30}'}
 BRIEF = {"propagationSeconds": 0, "quietSeconds": 0, "maxLameDuckSeconds": 0}
 
 
@@ -47,7 +50,7 @@ def test_who_is_connected_is_answered(is_old: bool) -> None:
     """
 
     async def main() -> None:
-        async with serving() as served:
+        async with serving(limits=PATIENT) as served:
             streams = [await asyncio.open_connection(served.host, served.port) for _ in range(CLIENTS)]
             text = request("late", "text")
             for reader, writer in streams if is_old else []:
@@ -72,7 +75,7 @@ def test_a_handshake_of_tls_under_way_is_waited_for(tmp_path: Path) -> None:
     tls = Tls(write(tmp_path, certificate, key))
 
     async def main() -> None:
-        async with serving(tls=tls) as served:
+        async with serving(tls=tls, limits=PATIENT) as served:
             reader, writer = await asyncio.open_connection(served.host, served.port)
             draining = asyncio.create_task(served.server.drain(10))
             await listener_closed(served)
@@ -128,9 +131,11 @@ def test_a_listener_that_takes_no_handshake_keeps_what_it_has() -> None:
         with socket.create_connection(address) as early, socket.socket() as late:
             stop_handshakes(listener)
             late.setblocking(False)
+            assert dropped(listener) == 0
             late.connect_ex(address)
             with pytest.raises(OSError, match="not connected"):  # on loopback a handshake ends within connect
                 late.getpeername()
+            assert dropped(listener) == 1
             early.sendall(b"as before")
             accepted, _ = listener.accept()
             with accepted:
@@ -139,11 +144,19 @@ def test_a_listener_that_takes_no_handshake_keeps_what_it_has() -> None:
                 assert early.recv(64) == b"and back"
 
 
+def test_who_knocked_in_vain_finds_somebody_to_refuse_it() -> None:
+    """The process stays until the second knock; without a first one it does not."""
+    assert rest(True, began=10.0, now=10.2) == pytest.approx(1.0)
+    assert rest(True, began=10.0, now=12.0) == 0.0
+    assert rest(False, began=10.0, now=10.2) == 0.0
+
+
 def test_a_system_without_filters_is_no_obstacle() -> None:
-    """Where the kernel takes no filter the listener stays as it is."""
+    """Where the kernel takes no filter, and tells nothing, the listener stays as it is."""
     with socket.socket(socket.AF_UNIX) as other:
         other.close()
         stop_handshakes(other)
+        assert dropped(other) == 0
 
 
 def test_the_last_of_its_service_leaves_nobody_in_doubt(tmp_path: Path) -> None:
@@ -152,7 +165,7 @@ def test_the_last_of_its_service_leaves_nobody_in_doubt(tmp_path: Path) -> None:
     """
 
     async def main() -> Load:
-        with process(tmp_path, "--journal", str(tmp_path / "journal"), extra=POD, drain=BRIEF) as server:
+        with process(tmp_path, "--journal", str(tmp_path / "journal"), extra=POD | LONGER, drain=BRIEF) as server:
             await asyncio.to_thread(server.line, "is ready at")
             load = Load("127.0.0.1", urlsplit(server.record.url).port or 0, "last", period=0.0, lasting=False)
             clients = [asyncio.create_task(load.client()) for _ in range(CROWD)]

@@ -353,7 +353,7 @@ def test_embeddings_that_change_with_the_row_have_no_lanes(kind: Any, tmp_path: 
 
 
 @pytest.mark.parametrize(("share", "used"), [(0.8, True), (1.2, False)])
-def test_a_loaded_model_has_lanes_where_they_are_faster(
+def test_a_loaded_model_has_lanes_unless_they_are_slower(
     share: float, used: bool, tmp_path: Path, two: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """The log says how rows are computed, and what was measured."""

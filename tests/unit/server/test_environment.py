@@ -134,9 +134,35 @@ def test_the_users_own_word_on_cores_wins(name: str) -> None:
     assert environment.binding({name: "x"}, 8, math.inf) == {}
 
 
-@pytest.mark.parametrize("gpus", [0, 1, 2])
-def test_threads_are_bound_where_models_compute_on_the_cpu(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The threads that hand work to several GPUs would all stand on one core."""
+def test_nothing_is_bound_in_a_pod() -> None:
+    """A kubelet may take cores away from it, and OpenMP would end the process at the next thread it starts there."""
+    assert environment.binding({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, 8, math.inf) == {}
+
+
+def test_a_gpu_is_known_by_its_device(tmp_path: Path) -> None:
+    """Torch, which would know better, is imported later."""
+    devices = (tmp_path / "one", tmp_path / "other")
+    assert not environment.has_gpu(devices)
+    devices[1].touch()
+    assert environment.has_gpu(devices)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "there", "allowed", "is_bound"),
+    [
+        (0, False, True, True),
+        (1, False, True, True),
+        (1, True, True, False),
+        (0, True, True, True),
+        (0, False, False, False),
+    ],
+)
+def test_threads_are_bound_where_models_compute_on_the_cpu(
+    gpus: int, there: bool, allowed: bool, is_bound: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads that hand work to several GPUs would all stand on one core; a system that forbids binding is left."""
+    monkeypatch.setattr(environment, "has_gpu", lambda: there)
+    monkeypatch.setattr(environment, "can_bind", lambda: allowed)
     monkeypatch.setattr(environment, "cores", lambda: 4)
     monkeypatch.setattr(environment, "quota", lambda: math.inf)
     source = {"path": "unused"}
@@ -145,22 +171,38 @@ def test_threads_are_bound_where_models_compute_on_the_cpu(gpus: int, monkeypatc
     )
     environ: dict[str, str] = {}
     config = bound(configure(["--settings", "unused"], {}), models, environ)
-    assert config.binds_threads is ("OMP_PROC_BIND" in environ) is (gpus == 0)
+    assert config.binds_threads is ("OMP_PROC_BIND" in environ) is is_bound
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="hardware: nothing is bound on this system")
+@pytest.mark.skipif(not environment.can_bind(), reason="hardware: nothing is bound on this system")
 def test_a_bound_thread_is_freed() -> None:
-    """To where the process' first thread may run; and what is started later hears no word of binding."""
+    """To where the process' first thread may run."""
     found: list[set[int]] = []
 
     def import_torch() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        environment.unbind(environ)
+        environment.run_anywhere()
         found.append(os.sched_getaffinity(0))
 
-    environ = {"OMP_PLACES": "cores", "OMP_PROC_BIND": "true", "OMP_WAIT_POLICY": "PASSIVE"}
     thread = threading.Thread(target=import_torch)
     thread.start()
     thread.join()
     assert found == [os.sched_getaffinity(os.getpid())]
+
+
+def test_processes_started_later_hear_no_word_of_binding() -> None:
+    """Torch has read it."""
+    environ = {"OMP_PLACES": "cores", "OMP_PROC_BIND": "true", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment.unbind(environ)
     assert environ == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_a_system_that_refuses_binds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenMP would end the process there; freeing a thread is no error."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    assert not environment.can_bind()
+    environment.run_anywhere()

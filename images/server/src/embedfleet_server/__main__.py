@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def bound(config: Config, models: ModelSettings, environ: MutableMapping[str, str]) -> Config:
     """Its threads may be bound to cores where models compute on the CPU; `environ` is told."""
-    if models.gpu_count:
+    if (models.gpu_count and environment.has_gpu()) or not environment.can_bind():
         return config
     told = environment.binding(environ, environment.cores(), environment.quota(), config.threads)
     environ.update(told)
@@ -164,11 +164,13 @@ def torch_loader(spec: ModelSpec, config: Config, settings: Settings) -> Loader:
     def loads() -> Model:
         try:
             from embedfleet_server.models.loading import loader
+            from embedfleet_server.models.placing import free
         except ImportError as error:
             cause = f"{error}; pip install 'embedfleet-server[models]' brings what models need"
             raise ModelLoadFailed(spec.name, cause) from error
         if config.binds_threads:
             environment.unbind(os.environ)
+            free()
         return loader(
             spec, store=config.store, offline=config.offline, gpu_count=settings.models.gpu_count,
             threads=config.threads, room=free_memory, compile_seconds=config.compile_seconds,

@@ -25,6 +25,8 @@ _SPINNING = (_POLICY, _SPINS, "KMP_BLOCKTIME", "KMP_LIBRARY")
 _BOUND = {"OMP_PLACES": "cores", "OMP_PROC_BIND": "true"}  # to cores, not to the threads that a core may have
 _BINDING = (*_BOUND, "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 """Variables that say where threads run; with any the user has decided."""
+_POD = "KUBERNETES_SERVICE_HOST"
+_GPUS = tuple(Path("/dev", name) for name in ("nvidiactl", "kfd", "dxg"))  # NVIDIA's, AMD's, and either in WSL
 _MOMENT = 10_000
 """Looks of a waiting thread before it sleeps, in GNU's OpenMP; decision 0013 has what 0 to 30,000 cost and gain."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -68,21 +70,32 @@ def binding(environ: Mapping[str, str], cores: int, quota: float, given: int | N
     """Those that bind OpenMP's threads, for a process that computes on the CPU; `given` is how many the user asks for.
 
     Nothing unless each core has its thread: fewer would all stand on the first cores, as those of other processes do.
-    Nor where the quota is less than the cores, which leaves some to others.
+    Nor where the quota is less than the cores, which leaves some to others. Nor in a pod: the node may take cores away
+    from it, and OpenMP ends the process when it is to start a thread on one of these.
     """
     count = given or _count(environ, cores)
-    is_said = any(name in environ for name in _BINDING)
+    is_said = any(name in environ for name in (*_BINDING, _POD))
     return dict(_BOUND) if 1 < count == cores <= quota and not is_said else {}
 
 
-def unbind(environ: MutableMapping[str, str]) -> None:
-    """After torch was imported, in the thread that did so: OpenMP has bound that to the first core.
+def can_bind() -> bool:
+    """Whether the system lets a thread choose its cores; OpenMP ends the process where it does not."""
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not Linux; a sandbox
+        return False
+    return True
 
-    It may run anywhere again, and processes started later are not bound.
-    """
+
+def has_gpu(devices: tuple[Path, ...] = _GPUS) -> bool:
+    """Whether there is a GPU, as far as can be told without torch."""
+    return any(device.exists() for device in devices)
+
+
+def unbind(environ: MutableMapping[str, str]) -> None:
+    """Let processes that are started from here on be bound to nothing; torch has been imported."""
     for name in _BOUND:
         environ.pop(name, None)
-    run_anywhere()
 
 
 def run_anywhere() -> None:
@@ -90,9 +103,8 @@ def run_anywhere() -> None:
 
     A thread begins with the binding of the one that starts it.
     """
-    if hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(OSError):  # a sandbox may forbid it, or take cores away meanwhile
-            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
+    with contextlib.suppress(AttributeError, OSError):  # as `can_bind`; cores may be taken away meanwhile
+        os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
 
 
 def _count(environ: Mapping[str, str], cores: int) -> int:

@@ -10,7 +10,8 @@ from embedfleet.api.references import MetadataMap
 SHUTDOWN_SECONDS = 5
 """How long the server may go on writing answers once its engine has stopped; aiohttp waits up to twice as long."""
 MARGIN_SECONDS = 10
-"""What the end of a process takes beside the drain: the hook's start, loaded models given back."""
+"""What the end of a process takes beside the drain: the hook's start, the last connections (two seconds at
+most), loaded models given back."""
 _AFTER_REQUESTS = 2 * SHUTDOWN_SECONDS + MARGIN_SECONDS
 
 Strategy = Literal["Auto", "Surge", "DrainFirst"]

@@ -195,7 +195,7 @@ class Forward:
         return self.transfers.put(_filled(rows, pad))[0]
 
     def try_lanes(self, found: lanes.Lanes | None, most: int) -> float | None:
-        """Use lanes from now on where that takes less time; its share of the time, None where they cannot be used.
+        """Use lanes from now on unless that takes clearly longer; its share of the time, None where it cannot.
 
         `most` is how many tokens an input may have.
         """

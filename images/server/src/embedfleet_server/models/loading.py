@@ -101,7 +101,7 @@ def loader(
 
 
 def _try_lanes(model: Model) -> None:
-    """Rows of a model side by side, where a clock says that this takes less time."""
+    """Rows of a model side by side, unless a clock says that this takes clearly longer."""
     name = model.info.name
     try:
         share = model.try_lanes(shared()) if isinstance(model, UsesLanes) else None
