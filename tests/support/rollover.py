@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +24,13 @@ _LATE = 100  # requests that the leaving server still gets before the router hea
 _PIECE_SECONDS, _IDLE_SECONDS, _AWAY_SECONDS = 0.02, 0.5, 0.05
 _PIPELINED = 4
 _CLIENTS = 2  # of each temper
+
+
+async def passed(seen: Sized, count: int) -> None:
+    """Returns once so many more have been seen."""
+    until = len(seen) + count
+    while len(seen) < until:  # noqa: ASYNC110  # clients come by the hundred a second, and call nobody
+        await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -46,9 +53,7 @@ class Load:
 
     async def passed(self, count: int) -> None:
         """Returns once so many more requests have ended."""
-        until = len(self.seen) + count
-        while len(self.seen) < until:  # noqa: ASYNC110  # clients come by the hundred a second, and call nobody
-            await asyncio.sleep(0.01)
+        await passed(self.seen, count)
 
 
 def _outcome(heard: Heard | None) -> Outcome:

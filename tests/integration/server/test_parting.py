@@ -15,6 +15,7 @@ from embedfleet_server.config import Limits
 from tests.support.certificates import pair, write
 from tests.support.ledger import Outcome, read, summary, troubles
 from tests.support.process import process
+from tests.support.rollover import passed
 from tests.support.served import Served, run, serving
 from tests.support.steady import AWAY, Load
 from tests.support.wire_client import Heard, hear, request
@@ -169,10 +170,10 @@ def test_the_last_of_its_service_leaves_nobody_in_doubt(tmp_path: Path) -> None:
             await asyncio.to_thread(server.line, "is ready at")
             load = Load("127.0.0.1", urlsplit(server.record.url).port or 0, "last", period=0.0, lasting=False)
             clients = [asyncio.create_task(load.client()) for _ in range(CROWD)]
-            await passed(load, 3 * CROWD)
+            await passed(load.seen, 3 * CROWD)
             server.running.send_signal(signal.SIGTERM)
             await asyncio.to_thread(server.running.wait, 60)
-            await passed(load, CROWD)
+            await passed(load.seen, CROWD)
             load.going = False
             await asyncio.gather(*clients)
         return load
@@ -181,10 +182,3 @@ def test_the_last_of_its_service_leaves_nobody_in_doubt(tmp_path: Path) -> None:
     seen = {number: Outcome(outcome) for number, outcome in load.seen.items() if f"-{AWAY}-" not in number}
     assert troubles(seen, read([tmp_path / "journal"])) == [], summary(seen)
     assert len(seen) > 3 * CROWD
-
-
-async def passed(load: Load, count: int) -> None:
-    """Returns once so many more requests have ended."""
-    wanted = len(load.seen) + count
-    while len(load.seen) < wanted:  # noqa: ASYNC110  # clients come by the hundred a second, and call nobody
-        await asyncio.sleep(0.01)

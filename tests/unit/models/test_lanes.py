@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from embedfleet.api.models import ModelSpec, Source
+from embedfleet_server import environment
 from embedfleet_server.engine.protocols import Item, Model, Pair
 from embedfleet_server.models import lanes, loading
 from embedfleet_server.models.dense import DenseModel
@@ -178,7 +179,7 @@ def test_idle_lanes_do_not_keep_a_process_from_its_end() -> None:
     assert (ended.returncode, ended.stdout) == (3, "1\nthe end\n")
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="hardware: nothing is bound on this system")
+@pytest.mark.skipif(not environment.can_bind(), reason="hardware: nothing is bound on this system")
 def test_lanes_run_anywhere_though_a_bound_thread_starts_them() -> None:
     """They would all stand on one core."""
 

@@ -34,7 +34,7 @@ _LARGEST = 2**29
 of a Zen 3, at 0.14 TFLOP/s."""
 _WORTH_IT = 1.1
 """Of the time of all threads on a row. While a server serves, its other threads and its clients take cores away, which
-a trial at load does not see: trials said 0.79 to 1.08, and lanes took 0.84 to 0.95 at saturation (decision 0021)."""
+a trial at load does not see: trials said 0.79 to 1.08, and lanes took 0.81 to 0.94 at saturation (decision 0021)."""
 _CHANGING = ("dynamic", "longrope")
 """Kinds of rotary embeddings that keep what the last row needed: rows side by side would take each other's."""
 
