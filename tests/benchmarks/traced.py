@@ -47,9 +47,29 @@ class Spans:
         """Times of a loaded model's tokenising, forwards, and modules within these."""
         model.encode = self.timed(TOKENIZE, model.encode)
         model.forward = self.timed(FORWARD, model.forward)
+        if hasattr(model, "launch"):
+            model.launch = self._launched(model.launch)
         for module in model._forward._modules:
             module.register_forward_pre_hook(self._begin)
             module.register_forward_hook(self._end)
+
+    def _launched(self, launch: Callable[..., Any]) -> Callable[..., Any]:
+        """A forward is from its launch until its rows are there."""
+
+        def launched(batch: Any) -> Any:
+            began, rows = time.monotonic(), launch(batch)
+            if rows is None:
+                return None
+
+            def waited() -> Any:
+                try:
+                    return rows()
+                finally:
+                    self._add(FORWARD, began)
+
+            return waited
+
+        return launched
 
     def write(self, path: Path) -> None:
         """All spans, in the order of their ends."""

@@ -1,9 +1,12 @@
 """A device that computes by itself: the next batch is handed to it while results of the last are waited for."""
 
 import asyncio
+import gc
 import math
 import threading
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,7 +40,7 @@ class Device(FakeModel):
         self.fails_at = -1
         self.failed = threading.Event()
 
-    def launch(self, batch: Sequence[Encoded]) -> Callable[[], Rows]:
+    def launch(self, batch: Sequence[Encoded]) -> Callable[[], Rows] | None:
         number, self._launched = self._launched, self._launched + 1
         if number == self.fails_at:
             self.failed.set()
@@ -182,8 +185,121 @@ def test_a_batch_that_ends_before_its_turn_took_no_time(error: Exception | None)
     virtual_time.run(main())
 
 
+class Mixed(Device):
+    """Which leaves texts in capitals to the device's thread."""
+
+    def __init__(self, batches: int, device: str) -> None:
+        super().__init__(batches)
+        self.info = replace(self.info, device=device)
+        self.computed = threading.Event()
+
+    def launch(self, batch: Sequence[Encoded]) -> Callable[[], Rows] | None:
+        return None if self.is_small(batch) else super().launch(batch)
+
+    def forward(self, batch: Sequence[Encoded]) -> Rows:
+        if self.is_small(batch):
+            self.told.append(f"forward in {threading.current_thread().name}")
+            self.computed.set()
+        return super().forward(batch)
+
+    def is_small(self, batch: Sequence[Encoded]) -> bool:
+        return list(batch[0].token_ids) == list(self.encode(["SMALL"], "")[0].token_ids)
+
+
+def _told(device: Device) -> list[str]:
+    return [said.rpartition("_")[0] for said in device.told]
+
+
+def test_a_batch_that_a_gpu_s_thread_computes_is_told_behind_those_before_it() -> None:
+    """Its results take the way by the other thread, where some are waited for."""
+
+    async def main() -> None:
+        workers, device, order = ThreadWorkers(), Mixed(1, "cuda:0"), list[str]()
+        first = asyncio.create_task(workers.forward(device, device.encode(["a"], "")))
+        first.add_done_callback(lambda _: order.append("first"))
+        assert await asyncio.to_thread(device.all_launched.wait, _PATIENCE)
+        behind = asyncio.create_task(workers.forward(device, device.encode(["SMALL"], "")))
+        behind.add_done_callback(lambda _: order.append("behind"))
+        assert await asyncio.to_thread(device.computed.wait, _PATIENCE)
+        await workers.forward(other := FakeModel(), other.encode(["b"], ""))  # on another device, and back
+        assert order == []
+        device.done[0].set()
+        made = await asyncio.gather(first, behind)
+        for computed, text in zip(made, ("a", "SMALL"), strict=True):
+            np.testing.assert_array_equal(computed.results, vectors([text]))
+        assert order == ["first", "behind"]
+        workers.close()
+
+    asyncio.run(main())
+
+
+def test_a_batch_of_all_of_a_cpu_s_threads_begins_when_those_before_it_are_there() -> None:
+    """Whatever its model: rows on lanes have the cores until then. Where none are there it begins at once."""
+
+    async def main() -> None:
+        workers, device = ThreadWorkers(), Mixed(1, "cpu")
+        small = device.encode(["SMALL"], "")
+        await workers.forward(device, small)
+        first = asyncio.create_task(workers.forward(device, device.encode(["a"], "")))
+        assert await asyncio.to_thread(device.all_launched.wait, _PATIENCE)
+        behind = asyncio.create_task(workers.forward(device, small))
+        for _ in range(3):  # it is in the device's thread by now
+            await workers.aside(lambda: None)
+        device.done[0].set()
+        await asyncio.gather(first, behind)
+        forward = "forward in device cpu"
+        assert _told(device) == [forward, "launch 0 in device cpu", "results 0 in results cpu", forward]
+        workers.close()
+
+    asyncio.run(main())
+
+
+class OnLanes:
+    """Rows that were there before those in front of them."""
+
+    def __init__(self, rows: Callable[[], Rows], ended: float) -> None:
+        self._rows, self.ended = rows, ended
+
+    def __call__(self) -> Rows:
+        return self._rows()
+
+
+def test_rows_that_were_there_before_those_in_front_ended_when_they_did() -> None:
+    """Not when their turn to be waited for came: no speed is learnt from the moment between the two."""
+
+    class Lanes(Device):
+        def launch(self, batch: Sequence[Encoded]) -> Callable[[], Rows] | None:
+            rows = super().launch(batch)
+            assert rows is not None
+            return OnLanes(rows, 1.0 * self._launched)
+
+    async def main() -> None:
+        workers, device = ThreadWorkers(), Lanes(1)
+        device.done[0].set()
+        assert (await workers.forward(device, device.encode(["a"], ""))).ended == 1.0
+        workers.close()
+
+    asyncio.run(main())
+
+
+def test_results_that_nobody_waits_for_are_not_kept() -> None:
+    """A batch's vectors are given back though no other batch comes for hours."""
+
+    async def main() -> None:
+        workers, device = ThreadWorkers(), Device(1)
+        device.done[0].set()
+        made = await workers.forward(device, device.encode(["a"], ""))
+        kept = weakref.ref(made.results)
+        del made
+        await workers.aside(gc.collect)
+        assert kept() is None
+        workers.close()
+
+    asyncio.run(main())
+
+
 def test_a_model_whose_device_does_not_is_computed_in_one_thread() -> None:
-    """As every model on a CPU: nothing is launched."""
+    """As a model without lanes on a CPU: nothing is launched."""
 
     async def main() -> None:
         workers, device = ThreadWorkers(), Device(1)

@@ -23,7 +23,7 @@ from embedfleet_server.engine.protocols import Item, Model, Pair
 from embedfleet_server.models import lanes, loading
 from embedfleet_server.models.dense import DenseModel
 from embedfleet_server.models.forward import Forward
-from embedfleet_server.models.lanes import Lanes
+from embedfleet_server.models.lanes import Begun, Lanes
 from embedfleet_server.models.memory import Peaks, bytes_per_token
 from tests.support.loading import load, load_any
 from tests.support.tiny_models import make_bert, make_deberta
@@ -42,9 +42,9 @@ class Recorded(Lanes):
         super().__init__(count)
         self.given: list[int] = []
 
-    def map(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    def begin(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> Begun[Any]:
         self.given.append(len(parts))
-        return super().map(function, parts)
+        return super().begin(function, parts)
 
 
 @pytest.fixture
@@ -119,6 +119,59 @@ def test_what_a_part_raises_comes_when_no_other_is_computed() -> None:
     with pytest.raises(MemoryError, match="of the first"):
         Lanes(2).map(compute, [True, False])
     assert ended
+
+
+def test_parts_that_are_begun_are_computed_while_nobody_waits() -> None:
+    """Behind those that are there: a lane whose own has ended begins one of the next, which may be there first."""
+    lanes, release, second_is_there = Lanes(2), threading.Event(), threading.Event()
+
+    def slow(part: str) -> str:
+        assert part == "b" or release.wait(30)
+        return part.upper()
+
+    def next_(part: str) -> str:
+        second_is_there.set()
+        return part.upper()
+
+    first, second = lanes.begin(slow, ["a", "b"]), lanes.begin(next_, ["c", "d"])
+    assert second_is_there.wait(30)
+    assert second() == ["C", "D"]
+    release.set()
+    assert first() == ["A", "B"]
+    assert first.ended > second.ended
+
+
+def test_lanes_settle_when_nothing_is_computed_any_more() -> None:
+    """Also what failed, and what never began; not what somebody maps, who waits for it."""
+    lanes, release, seen = Lanes(2), threading.Event(), list[int]()
+
+    def compute(part: int) -> None:
+        assert release.wait(30)
+        seen.append(part)
+        raise MemoryError(part)
+
+    def mapped(_: int) -> None:
+        lanes.settle()
+
+    lanes.map(mapped, [1])
+    waited_for = lanes.begin(compute, [1, 2, 3])
+
+    def settle() -> None:
+        lanes.settle()
+        seen.append(0)
+
+    settling = threading.Thread(target=settle)
+    settling.start()
+    release.set()
+    settling.join(30)
+    assert sorted(seen[:-1]) == [1, 2, 3]
+    assert seen[-1] == 0
+    with pytest.raises(MemoryError):
+        waited_for()
+    lanes._pool.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        lanes.begin(compute, [4])
+    lanes.settle()
 
 
 class Held:
@@ -325,6 +378,57 @@ def test_bits_that_are_asked_for_in_the_midst_of_a_batch_are_those_of_the_next(
     assert asked == []
     model.forward(model.encode(FEW, ""))
     assert asked
+
+
+def test_lanes_are_taken_again_once_bits_are_not_asked_for_any_more(tmp_path: Path, two: Recorded) -> None:
+    """And their rows are computed as any other."""
+    model = load(make_bert(tmp_path))
+    model._forward.lanes = two
+    rows = model.forward(model.encode(TEXTS, ""))
+    model.keep_bits(on=True)
+    model.forward(model.encode(TEXTS, ""))
+    assert model._forward.form() is not None
+    model.keep_bits(on=False)
+    np.testing.assert_array_equal(model.forward(model.encode(TEXTS, "")), rows)
+    assert model._forward.form() is None
+    assert len(two.given) == 2
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_batch_of_all_threads_waits_for_the_rows_on_lanes(keeps: bool, tmp_path: Path, two: Recorded) -> None:
+    """Few tokens, and any with the same bits: neither beside the lanes, nor with another form than these began with."""
+    model = load(make_bert(tmp_path))
+    model._forward.lanes = two
+    packed = model._forward.packed
+    assert packed is not None
+    begun, release, under_way, seen = threading.Event(), threading.Event(), [0], list[int]()
+
+    def held(part: int) -> None:
+        under_way[0] = 1
+        begun.set()
+        assert release.wait(30)
+        under_way[0] = 0
+
+    def settle() -> None:
+        release.set()
+        Lanes.settle(two)
+
+    def computed(*_: Any) -> None:
+        seen.append(under_way[0])
+
+    two.settle = settle  # type: ignore[method-assign]  # tells that it is waited for
+    waited = two.begin(held, [1])
+    assert begun.wait(30)
+    hook = model._forward._modules[0].register_forward_pre_hook(computed)
+    try:
+        model.keep_bits(on=keeps)
+        model.forward(model.encode(TEXTS if keeps else FEW, ""))
+    finally:
+        release.set()
+        waited()
+        hook.remove()
+    assert seen
+    assert not any(seen)
 
 
 def test_inputs_of_two_kinds_are_not_parted(tmp_path: Path, two: Recorded) -> None:

@@ -33,13 +33,23 @@ class Launches(Protocol):
 
     @property
     def launches(self) -> bool:
-        """Whether it does; on a CPU the thread is what computes."""
+        """Whether it does: a GPU, and a CPU where other threads may compute."""
 
-    def launch(self, batch: Sequence[Encoded]) -> Callable[[], AnyRows]:
+    def launch(self, batch: Sequence[Encoded]) -> Callable[[], AnyRows] | None:
         """`Model.forward` without the waiting: what is returned waits for the rows, and may in another thread.
 
+        None for a batch that the device's thread is to compute by `Model.forward`, which waits for those before it.
         From its return on, `peak_mib` is that of this batch: memory is given out as work is handed over.
         """
 
     def peak_mib(self) -> float | None:
         """See `Model.peak_mib`."""
+
+
+@runtime_checkable
+class TellsItsEnd(Protocol):
+    """What `launch` gives where a batch may be there before the one in front of it, as rows on several threads are."""
+
+    @property
+    def ended(self) -> float:
+        """When its rows were there, on the loop's clock; once they were waited for."""

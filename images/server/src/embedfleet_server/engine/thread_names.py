@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 LANE = "device lane"
-"""Of threads that compute for a device's own, and never but for one that waits for them."""
+"""Of threads that compute for a device's own, while one waits for them; else they are idle, or end soon."""
 _LONGEST = 15  # bytes that Linux keeps of a name (TASK_COMM_LEN, the end mark taken off)
 
 

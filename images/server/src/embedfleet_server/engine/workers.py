@@ -3,15 +3,17 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 from embedfleet_server.engine.errors import DeviceLost
-from embedfleet_server.engine.forwards import Computed, Launches
+from embedfleet_server.engine.forwards import Computed, Launches, TellsItsEnd
 from embedfleet_server.engine.protocols import Encoded, Item, Loader, Model, Side
 from embedfleet_server.engine.rows import AnyRows
 from embedfleet_server.engine.thread_names import name_thread
+from embedfleet_server.environment import run_anywhere
 
 TOKENIZER_THREADS = 3
 """Two for any texts, and one for large ones, which may hold it for seconds."""
@@ -59,6 +61,7 @@ class ThreadWorkers:
         self._on_lost = on_lost
         self._tokenizing = _started(tokenizer_threads, "tokenize")
         self._single: dict[str, ThreadPoolExecutor] = {}
+        self._results: dict[str, _Results] = {}
 
     async def load(self, loader: Loader) -> Model:
         """The loaded model.
@@ -93,16 +96,15 @@ class ThreadWorkers:
     async def forward(self, model: Model, batch: Sequence[Encoded]) -> Computed:
         """`Model.forward` in the thread of its device.
 
-        Where the device computes by itself, results are waited for in a second thread, so that the first lays the next
-        batch out and hands it over meanwhile. From the first such batch on all results of the device come from there.
+        Where the device computes by itself, or rows side by side, results are waited for in a second thread, so that
+        the first hands the next batch over meanwhile: a lane whose row has ended begins one of that.
         """
         loop, device = asyncio.get_running_loop(), model.info.device
         try:
-            results = f"results {device}"
-            if isinstance(model, Launches) and model.launches:
-                self._thread(results)
+            if device not in self._results and isinstance(model, Launches) and model.launches:
+                self._results[device] = _Results(self._thread(f"results {device}", run_anywhere))
             made = await loop.run_in_executor(
-                self._thread(f"device {device}"), _computed, model, batch, self._single.get(results)
+                self._thread(f"device {device}"), _computed, model, batch, self._results.get(device)
             )
             return made if isinstance(made, Computed) else await asyncio.wrap_future(made)
         except DeviceLost as error:
@@ -114,29 +116,66 @@ class ThreadWorkers:
         for pool in (self._tokenizing, *self._single.values()):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _thread(self, name: str) -> ThreadPoolExecutor:
+    def _thread(self, name: str, begin: Callable[[], None] = lambda: None) -> ThreadPoolExecutor:
         if name not in self._single:
-            self._single[name] = _threads(1, name)
+            self._single[name] = _threads(1, name, begin)
         return self._single[name]
 
 
-def _computed(
-    model: Model, batch: Sequence[Encoded], results: ThreadPoolExecutor | None
-) -> Computed | Future[Computed]:
+class _Results:
+    """The thread that waits for what a device computes by itself, batch after batch."""
+
+    def __init__(self, thread: ThreadPoolExecutor) -> None:
+        self._thread = thread
+        self._last: Callable[[], Future[Computed] | None] = lambda: None
+
+    @property
+    def are_all_there(self) -> bool:
+        """Whether nothing is waited for."""
+        last = self._last()
+        return last is None or last.done()
+
+    def settle(self) -> None:
+        """Wait until all are there."""
+        if (last := self._last()) is not None:
+            wait([last])
+
+    def behind(self, computed: Callable[[], Computed]) -> Future[Computed]:
+        """What the call gives, once those before it are there."""
+        made = self._thread.submit(computed)
+        self._last = weakref.ref(made)  # what it holds is large, and the next one may come hours later
+        return made
+
+
+def _computed(model: Model, batch: Sequence[Encoded], results: _Results | None) -> Computed | Future[Computed]:
     """In the thread of the device; `results` waits where the device has computed by itself before."""
     if results is not None and isinstance(model, Launches) and model.launches:
-        rows, peak = model.launch(batch), model.peak_mib()
-        return results.submit(lambda: _ended(rows(), peak))
+        launched, peak = model.launch(batch), model.peak_mib()
+        if launched is not None:
+            return results.behind(lambda: _waited(launched, peak))
+    if results is not None and model.info.device == "cpu":
+        results.settle()  # a GPU computes one after the other by itself
+    is_next = results is None or results.are_all_there  # a way through another thread would cost one text its time
     computed = _ended(model.forward(batch), model.peak_mib())
-    return computed if results is None else results.submit(lambda: computed)  # behind what was launched before
+    return computed if results is None or is_next else results.behind(lambda: computed)
+
+
+def _waited(launched: Callable[[], AnyRows], peak_mib: float | None) -> Computed:
+    rows = launched()
+    told: object = launched
+    return Computed(rows, told.ended if isinstance(told, TellsItsEnd) else time.monotonic(), peak_mib)
 
 
 def _ended(rows: AnyRows, peak_mib: float | None) -> Computed:
     return Computed(rows, time.monotonic(), peak_mib)  # asyncio's clock
 
 
-def _threads(count: int, name: str) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, name, initializer=name_thread, initargs=(name,))
+def _threads(count: int, name: str, begin: Callable[[], None] = lambda: None) -> ThreadPoolExecutor:
+    def initialize() -> None:
+        name_thread(name)
+        begin()
+
+    return ThreadPoolExecutor(count, name, initializer=initialize)
 
 
 def _started(count: int, name: str) -> ThreadPoolExecutor:

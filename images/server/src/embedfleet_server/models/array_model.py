@@ -2,13 +2,36 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from embedfleet_server.engine.protocols import Encoded, Item, ModelInfo, Rows, Side, Token
 from embedfleet_server.models.faults import told
 from embedfleet_server.models.forward import Features, Forward, KeepsBits
+from embedfleet_server.models.lanes import Begun
 from embedfleet_server.models.tokenizing import PairTokenizing, Tokenizing
+
+Launched = Sequence[tuple[list[int], Callable[[], Rows]]]
+"""Indices of a batch's pieces, and what waits for their rows."""
+
+
+class OnLanes:
+    """A batch that lanes compute (`engine.forwards.TellsItsEnd`)."""
+
+    def __init__(self, rows: Callable[[], Rows], begun: Begun[Any]) -> None:
+        """`rows` waits for `begun`."""
+        self._rows, self._begun = rows, begun
+
+    def __call__(self) -> Rows:
+        """Its rows, once they are there."""
+        return self._rows()
+
+    @property
+    def ended(self) -> float:
+        """When they were."""
+        return self._begun.ended
 
 
 class ArrayForward(Forward):
@@ -61,34 +84,36 @@ class ArrayModel(KeepsBits):
     @told
     def forward(self, batch: Sequence[Encoded]) -> Rows:
         """Rows of the batch, shape (len(batch), native_dimensions), float32, C-contiguous, in the batch's order."""
-        return self._launched(batch)()
+        return self._rows(len(batch), self._forward.each(batch, self._forward.launched))
 
     @property
     def launches(self) -> bool:
         """See `engine.forwards.Launches`."""
-        return self._forward.device.type == "cuda"
+        return self._forward.device.type == "cuda" or self._forward.lanes is not None
 
     @told
-    def launch(self, batch: Sequence[Encoded]) -> Callable[[], Rows]:
-        """See `engine.forwards.Launches`."""
-        rows = self._launched(batch)
-        return lambda: self._waited(rows)
+    def launch(self, batch: Sequence[Encoded]) -> Callable[[], Rows] | None:
+        """See `engine.forwards.Launches`: by a GPU, or by lanes where a batch is large enough for them."""
+        forward, count = self._forward, len(batch)
+        if forward.lanes is None:  # a GPU, which computes later what is called now
+            done = forward.each(batch, forward.launched)
+            return lambda: self._waited(lambda: self._rows(count, done))
+        if (begun := forward.begun(batch, forward.launched)) is None:
+            return None
+        pieces, made = begun
+        rows = partial(self._waited, lambda: self._rows(count, list(zip(pieces, made(), strict=True))))
+        return OnLanes(rows, made)
 
     @told
     def _waited(self, rows: Callable[[], Rows]) -> Rows:
-        """What a GPU could not do is known once its results are waited for."""
+        """What a GPU or a lane could not do is known once its results are waited for."""
         return rows()
 
-    def _launched(self, batch: Sequence[Encoded]) -> Callable[[], Rows]:
-        launched = self._forward.each(batch, self._forward.launched)
-
-        def waited() -> Rows:
-            rows = np.empty((len(batch), self.info.native_dimensions), dtype=np.float32)
-            for indices, made in launched:
-                rows[indices] = made()
-            return rows
-
-        return waited
+    def _rows(self, count: int, launched: Launched) -> Rows:
+        rows = np.empty((count, self.info.native_dimensions), dtype=np.float32)
+        for indices, made in launched:
+            rows[indices] = made()
+        return rows
 
     def peak_mib(self) -> float | None:
         """What the last batch took of its device's memory beyond the weights; None before the first."""

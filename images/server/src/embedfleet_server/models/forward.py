@@ -102,15 +102,32 @@ class Forward:
         self, batch: Sequence[Encoded], compute: Callable[[Sequence[Encoded]], Made]
     ) -> list[tuple[list[int], Made]]:
         """What is computed of each piece, with the piece's indices; the memory that all take is measured."""
-        self.peaks.begin()
+        if (begun := self.begun(batch, compute)) is not None:
+            beside, made = begun
+            return list(zip(beside, made(), strict=True))
+        if self.lanes is not None:
+            self.lanes.settle()  # its rows must not see the next line, nor compute beside all threads
         self._keeps = self.keeps_bits
-        if self.lanes is not None and (beside := self._beside(batch, self.lanes)) is not None:
-            made = self.lanes.map(compute, [[batch[index] for index in piece] for piece in beside])
-            self.peaks.end(min(self.lanes.count, len(beside)))
-            return list(zip(beside, made, strict=True))
+        self.peaks.begin()
         done = [(piece, compute([batch[index] for index in piece])) for piece in self.cut(batch)]
         self.peaks.end()
         return done
+
+    def begun(
+        self, batch: Sequence[Encoded], compute: Callable[[Sequence[Encoded]], Made]
+    ) -> tuple[list[list[int]], lanes.Begun[Made]] | None:
+        """The same where pieces are computed on lanes, behind those that are there: their indices, and what waits.
+
+        None where this thread is to compute the batch.
+        """
+        on = self.lanes
+        if on is None or self.keeps_bits:
+            return None
+        self._keeps = False  # the last batch, if it was computed with it, has ended: it was by no lanes
+        if (beside := self._beside(batch, on)) is None:
+            return None
+        self.peaks.beside(min(on.count, len(beside)), max(_tokens(batch, piece) for piece in beside))
+        return beside, on.begin(compute, [[batch[index] for index in piece] for piece in beside])
 
     def peak_mib(self) -> float | None:
         """What the last batch took of its device's memory beyond the weights; None before the first."""
@@ -218,7 +235,7 @@ class Forward:
 
     def _beside(self, batch: Sequence[Encoded], on: lanes.Lanes) -> list[list[int]] | None:
         """Its pieces where they are computed side by side; None where all threads compute one after the other."""
-        most = None if self._keeps else self._most(on.count)
+        most = self._most(on.count)
         if most is None or len(self._groups(batch)) != 1:
             return None
         return layout.beside([len(encoded.token_ids) for encoded in batch], most, on.count)
@@ -247,6 +264,10 @@ class Forward:
         for index, encoded in enumerate(batch):
             groups.setdefault(self.kind(encoded), []).append(index)
         return list(groups.values())
+
+
+def _tokens(batch: Sequence[Encoded], piece: Sequence[int]) -> int:
+    return sum(len(batch[index].token_ids) for index in piece)
 
 
 def _filled(rows: Sequence[Sequence[int]], pad: int) -> NDArray[np.int64]:

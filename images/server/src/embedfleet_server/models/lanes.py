@@ -8,10 +8,11 @@ all. Whether it is faster here is tried with each model.
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache, partial
-from time import perf_counter
-from typing import Protocol, TypeVar, runtime_checkable
+from math import inf
+from time import monotonic, perf_counter
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -45,17 +46,38 @@ class Lanes:
     def __init__(self, count: int) -> None:
         self.count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=LANE)
+        self._changed = threading.Condition()
+        self._given = 0  # parts that wait or are computed
         self._start()
 
     def map(self, function: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
         """What the function makes of each part; what it raises is raised when no part is computed any more."""
-        under_way = [self._pool.submit(function, part) for part in parts]
-        wait(under_way)
-        under_way.reverse()
-        made: list[Made] = []
-        while under_way:  # what fails is in no list of this frame, which its traceback keeps: arrays would stay with it
-            made.append(under_way.pop().result())
-        return made
+        return Begun(function, parts, self._pool.submit)()
+
+    def begin(self, function: Callable[[Part], Made], parts: Sequence[Part]) -> "Begun[Made]":
+        """The same, waited for when it is called. Parts are begun in their order."""
+        return Begun(function, parts, self._counted)
+
+    def settle(self) -> None:
+        """Wait until nothing is under way that was begun; who maps waits for that alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._given)
+
+    def _counted(self, function: Callable[[Part], Made], part: Part) -> Future[Made]:
+        with self._changed:
+            self._given += 1
+        try:
+            under_way = self._pool.submit(function, part)
+        except BaseException:
+            self._done()
+            raise
+        under_way.add_done_callback(self._done)
+        return under_way
+
+    def _done(self, _: object = None) -> None:
+        with self._changed:
+            self._given -= 1
+            self._changed.notify_all()
 
     def _start(self) -> None:
         """Torch keeps the number for each thread, and the last one for threads to come: that is put back."""
@@ -70,6 +92,35 @@ class Lanes:
             raise
         finally:
             torch.set_num_threads(before)
+
+
+class Begun(Generic[Made]):
+    """Parts that lanes compute; called once, maybe in another thread, it waits for what they make."""
+
+    def __init__(
+        self,
+        function: Callable[[Part], Made],
+        parts: Sequence[Part],
+        submit: Callable[[Callable[[Part], Made], Part], Future[Made]],
+    ) -> None:
+        self.ended = -inf
+        """When the last part ended, on asyncio's clock; once they were waited for."""
+        self._under_way = [submit(partial(self._computed, function), part) for part in parts]
+
+    def __call__(self) -> list[Made]:
+        """In the order of the parts."""
+        under_way, self._under_way = self._under_way[::-1], []  # frames of the parts' tracebacks keep this object
+        wait(under_way)
+        found: list[Made] = []
+        while under_way:  # what fails is in no list of this frame, which its traceback keeps, and arrays with it
+            found.append(under_way.pop().result())
+        return found
+
+    def _computed(self, function: Callable[[Part], Made], part: Part) -> Made:
+        try:
+            return function(part)
+        finally:
+            self.ended = monotonic()
 
 
 def _alone(started: threading.Barrier) -> None:

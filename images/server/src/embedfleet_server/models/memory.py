@@ -33,12 +33,16 @@ class Peaks:
         with self._lock:  # pieces may be computed side by side
             self._pieces = max(self._pieces, tokens)
 
-    def end(self, beside: int = 1) -> None:
-        """The batch is computed, so many pieces at a time; or on CUDA handed over, since memory is given out then."""
+    def beside(self, count: int, tokens: int) -> None:
+        """The whole batch is handed over on a CPU: so many rows are computed at a time, of at most so many tokens."""
+        self.last_mib = count * tokens * self._bytes_per_token / MIB if self._bytes_per_token else None
+
+    def end(self) -> None:
+        """The batch is computed; or on CUDA handed over, since memory is given out then."""
         if self._device.type == "cuda":
             self.last_mib = (torch.cuda.max_memory_allocated(self._device) - self._before) / MIB
         elif self._bytes_per_token:
-            self.last_mib = beside * self._pieces * self._bytes_per_token / MIB
+            self.last_mib = self._pieces * self._bytes_per_token / MIB
 
 
 def bytes_per_token(modules: Sequence[torch.nn.Module]) -> int:
