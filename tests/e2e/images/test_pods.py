@@ -193,6 +193,7 @@ def test_the_drain_hook_ends_well(semantic: Place) -> None:
     name = pod["metadata"]["name"]
     semantic.kubectl("exec", name, "--", "python", "-m", "embedfleet_server.drain")
     until(lambda: ended(semantic, name) == 0, seconds=60)
+    until(lambda: restarted(semantic, name), seconds=120)  # by its own word: the service's is that of a moment ago
     until(lambda: ready(semantic), seconds=120)
     semantic.kubectl("delete", "pod", name)  # waits until it is gone
     until(lambda: [one for one in semantic.pods() if one["metadata"]["name"] != name])
@@ -205,3 +206,9 @@ def ended(place: Place, pod: str) -> int | None:
     (server,) = place.get("pod", pod)["status"]["containerStatuses"]
     last = server["lastState"].get("terminated") or server["state"].get("terminated")
     return None if last is None else int(last["exitCode"])
+
+
+def restarted(place: Place, pod: str) -> bool:
+    """Whether the server of a pod takes requests, and is not its first one."""
+    (server,) = place.get("pod", pod)["status"]["containerStatuses"]
+    return bool(server["restartCount"] and server["ready"])
