@@ -29,7 +29,7 @@ _PATTERNS = (loads.Pattern(256, 1), loads.Pattern(8, 32), loads.Pattern(4, 64))
 _MODEL = "semantic"
 _IDLE = 0.05
 _EDGE = 0.1  # of the load, at its beginning and its end: there clients come and go
-_SHOWN = 1.5  # seconds in the picture
+_SHOWN = 3.0  # seconds in the picture
 _STAGES = {PARSE: "tab:purple", TOKENIZE: "tab:green", FORWARD: "0.75", ANSWER: "tab:red"}
 _MODULE = "tab:blue"
 Window = tuple[float, float]
@@ -130,14 +130,16 @@ def draw(spans: Sequence[Span], target: Path) -> None:
     axes.set(xlim=(0, _SHOWN), xlabel="seconds", yticks=range(len(threads)), yticklabels=threads)
     axes.invert_yaxis()
     for name, colour in {**_STAGES, "modules of the model": _MODULE}.items():
-        axes.plot([], [], color=colour, linewidth=6, label="lay out, copy" if name == FORWARD else name)
+        axes.plot([], [], color=colour, linewidth=6, label="batch, handed over to there" if name == FORWARD else name)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=8)
     figure.savefig(target)
 
 
 def _bar(axes: Axes, span: Span, place: int, since: float) -> None:
     stage, _, began, ended = span
-    axes.broken_barh([(began - since, ended - began)], (place - 0.35, 0.7), color=_STAGES.get(stage, _MODULE))
+    face = _STAGES.get(stage, _MODULE)
+    edge = "white" if stage == FORWARD else face  # batches lie beside each other: each is to be seen
+    axes.broken_barh([(began - since, ended - began)], (place - 0.35, 0.7), facecolors=face, edgecolors=edge)
 
 
 def main() -> int:
