@@ -14,6 +14,7 @@ from tests.benchmarks import (
     adaptive,
     alone,
     around,
+    batch_alone,
     fairness,
     fast_device,
     flood,
@@ -39,7 +40,7 @@ from tests.benchmarks import (
     throughput_paced,
 )
 from tests.benchmarks.bench import Bench, start
-from tests.benchmarks.child import ROOT, Child
+from tests.benchmarks.child import ROOT
 from tests.benchmarks.report import Section, markdown
 
 PARTS: dict[str, Callable[[Bench], Section]] = {
@@ -59,6 +60,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "around": around.measure,
     "overlap": lambda bench: overlap.measure(bench.texts)[0],
     "single": alone.measure,
+    "batch": batch_alone.measure,
     "pipelines": lambda bench: pipelines.measure(bench.say, bench.repetitions),
     "latency": latency.measure,
     "concurrent": flood.measure,
@@ -128,8 +130,7 @@ def _parts(text: str) -> list[str]:
 
 def _hardware(bench: Bench) -> Section:
     """The machine, what it can do at most, and the load."""
-    with Child("tests.benchmarks.hardware") as child:
-        rates = child.ask("gemm")
+    rates = bench.rates
     section = Section("The machine and the load", ("what", "value"), list(hardware.describe().items()))
     work = bench.bare.ask("work", texts=bench.texts)
     operations, lengths = work["operations"] / len(bench.texts), sorted(work["lengths"])

@@ -3,10 +3,11 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks import loads, ours
 from tests.benchmarks.child import Child
@@ -54,6 +55,25 @@ class Bench:
         server = self.stack.enter_context(ours.running())
         self._warm(server.url, ours.MODEL)
         return server
+
+    @cached_property
+    def half(self) -> ours.Running:
+        """The same in bfloat16, where the processor multiplies it."""
+        self.say("starting embedfleet serve in bfloat16")
+        server = self.stack.enter_context(ours.running(ours.manifest("BFloat16")))
+        self._warm(server.url, ours.MODEL)
+        return server
+
+    @cached_property
+    def rates(self) -> dict[str, Any]:
+        """What `hardware.gemm` finds: the rates of matrix products, in TFLOP/s, and the number of threads."""
+        with Child("tests.benchmarks.hardware") as child:
+            return dict(child.ask("gemm"))
+
+    def ceiling(self, texts: Sequence[str], *, half: bool) -> float:
+        """Seconds of the matrix products of these texts at the machine's best rate, in float32 or in bfloat16."""
+        rate = self.rates["bfloat16"] if half else max(self.rates["blas"], self.rates["float32"])
+        return float(self.bare.ask("work", texts=texts)["operations"] / (rate * 1e12))
 
     @cached_property
     def peer(self) -> infinity.Running | None:

@@ -63,6 +63,11 @@ def multiplies_bfloat16() -> bool:
     return bool(_processor()[1] & {"amx_bf16", "avx512_bf16"})
 
 
+def has_amx() -> bool:
+    """Whether the processor has tiles of bfloat16: goals are higher there."""
+    return "amx_bf16" in _processor()[1]
+
+
 def _rate(dtype: Any, rows: int, inner: int, columns: int, *, onednn: bool) -> float:
     import torch
 

@@ -21,7 +21,11 @@ from tools.weights import DEFAULT_STORE, REPOSITORY, fill
 MODEL = "semantic"
 _STARTING = 180.0
 _PROGRAM = str(Path(sys.executable).with_name("embedfleet"))
-_MANIFEST = f"""\
+
+
+def manifest(dtype: str = "Float32") -> str:
+    """A service of the one model in this precision."""
+    return f"""\
 apiVersion: embedfleet.dev/v1alpha1
 kind: EmbeddingService
 metadata:
@@ -30,7 +34,7 @@ spec:
   models:
   - name: {MODEL}
     source: {{huggingFace: {{repo: {REPOSITORY}}}}}
-    dtype: Float32
+    dtype: {dtype}
   gpu: {{count: 0}}
 """
 
@@ -89,12 +93,12 @@ def model_directory() -> Path:
 
 
 @contextlib.contextmanager
-def running(manifest_of: str = _MANIFEST) -> Iterator[Running]:
-    """A server of a manifest on a free port, ready; gone when the block is left. Raises `NotServing`."""
+def running(manifest_of: str | None = None) -> Iterator[Running]:
+    """A server of a manifest (`manifest()`) on a free port, ready; gone when the block is left. Raises `NotServing`."""
     with tempfile.TemporaryDirectory(prefix="embedfleet-bench-") as folder:
-        manifest, log = Path(folder) / "manifest.yaml", Path(folder) / "server.log"
-        manifest.write_text(manifest_of, encoding="utf-8")
-        command = [_PROGRAM, "serve", "-f", str(manifest), "--port", "0"]
+        file, log = Path(folder) / "manifest.yaml", Path(folder) / "server.log"
+        file.write_text(manifest_of or manifest(), encoding="utf-8")
+        command = [_PROGRAM, "serve", "-f", str(file), "--port", "0"]
         environ = {**os.environ, "XDG_RUNTIME_DIR": folder, "EMBEDFLEET_STORE": DEFAULT_STORE, "HF_HUB_OFFLINE": "1"}
         with log.open("wb") as out, subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out) as server:
             try:
