@@ -34,7 +34,7 @@ def measure(bench: Bench) -> Section:
     title = f"{_SIZE} texts of at most {_TOKENS} tokens in one request, alone at idle, {dtype.lower()}"
     section = Section(title, ("subject", "p50", "x the bare forward"))
     ceiling = median(bench.ceiling(texts, half=half) for texts in sets)
-    section.rows.append(("their matrix products, at the machine's rate", milliseconds(ceiling), "-"))
+    section.rows.append(("matrix products alone, at the machine's rate", milliseconds(ceiling), "-"))
     for name, seconds in taken.items():
         section.rows.append((name, milliseconds(median(seconds)), f"{_factor(seconds, taken[_BARE]):.2f}"))
     section.goals.append(_goal(taken))
